@@ -1,0 +1,1 @@
+"""The infinite-width limit of a neural network, exactly, on your own data."""
