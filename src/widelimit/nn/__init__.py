@@ -1,1 +1,40 @@
-"""nn."""
+"""Small modules with `init` and `apply` only; the limits of networks made of them are derived like anyone's."""
+
+from widelimit.nn._combinators import Concat, Identity, Product, Residual, Sequential, Sum
+from widelimit.nn._dense import Dense
+from widelimit.nn._elementwise import (
+    ABRelu,
+    Abs,
+    Cos,
+    Elementwise,
+    Elu,
+    Erf,
+    Exp,
+    Gabor,
+    Gaussian,
+    Gelu,
+    Hermite,
+    LeakyRelu,
+    Monomial,
+    Polynomial,
+    Rbf,
+    RectifiedMonomial,
+    Relu,
+    Selu,
+    Sigmoid,
+    Sign,
+    Silu,
+    Sin,
+    Softplus,
+    Step,
+    Tanh,
+)
+from widelimit.nn._module import Module
+from widelimit.nn._regularisation import Dropout, LayerNorm
+
+__all__ = [
+    "ABRelu", "Abs", "Concat", "Cos", "Dense", "Dropout", "Elementwise", "Elu", "Erf", "Exp", "Gabor", "Gaussian",
+    "Gelu", "Hermite", "Identity", "LayerNorm", "LeakyRelu", "Module", "Monomial", "Polynomial", "Product", "Rbf",
+    "RectifiedMonomial", "Relu", "Residual", "Selu", "Sequential", "Sigmoid", "Sign", "Silu", "Sin", "Softplus",
+    "Step", "Sum", "Tanh",
+]  # fmt: skip

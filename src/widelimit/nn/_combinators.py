@@ -1,0 +1,114 @@
+"""Modules made of modules: chains, residuals, sums, products and concatenations."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import operator
+
+import jax
+import jax.numpy as jnp
+
+from widelimit.nn._module import Module
+
+__all__ = ["Concat", "Identity", "Product", "Residual", "Sequential", "Sum"]
+
+
+def _checked(name: str, modules: tuple) -> tuple[Module, ...]:
+    if not modules:
+        raise ValueError(f"{name}: give at least one module.")
+    for i, m in enumerate(modules):
+        if not isinstance(m, Module):
+            raise TypeError(
+                f"{name}: argument {i} is {m!r}, not a module"
+                + (" (an instance is needed: add parentheses)." if isinstance(m, type) else ".")
+            )
+    return modules
+
+
+def _split(key, n):
+    return [None] * n if key is None else list(jax.random.split(key, n))
+
+
+@dataclasses.dataclass(frozen=True)
+class Identity(Module):
+    """``x``."""
+
+    def apply(self, params, x, *, key=None):
+        return x
+
+
+@dataclasses.dataclass(frozen=True, init=False)
+class Sequential(Module):
+    """``f_k(... f_2(f_1(x)))``; its parameters are a tuple, one entry a layer."""
+
+    layers: tuple[Module, ...]
+
+    def __init__(self, *layers: Module):
+        object.__setattr__(self, "layers", _checked("Sequential", layers))
+
+    def init(self, key, shape):
+        out = []
+        for layer, k in zip(self.layers, jax.random.split(key, len(self.layers)), strict=True):
+            params = layer.init(k, shape)
+            shape = layer.output_shape(params, shape)
+            out.append(params)
+        return tuple(out)
+
+    def apply(self, params, x, *, key=None):
+        for layer, p, k in zip(self.layers, params, _split(key, len(self.layers)), strict=True):
+            x = layer.apply(p, x, key=k)
+        return x
+
+
+@dataclasses.dataclass(frozen=True, init=False)
+class Residual(Module):
+    """``x + f(x)`` with f the chain of the given layers."""
+
+    body: Sequential
+
+    def __init__(self, *layers: Module):
+        object.__setattr__(self, "body", Sequential(*_checked("Residual", layers)))
+
+    def init(self, key, shape):
+        return self.body.init(key, shape)
+
+    def apply(self, params, x, *, key=None):
+        return x + self.body.apply(params, x, key=key)
+
+
+@dataclasses.dataclass(frozen=True, init=False)
+class _Branches(Module):
+    branches: tuple[Module, ...]
+
+    def __init__(self, *branches: Module):
+        object.__setattr__(self, "branches", _checked(type(self).__name__, branches))
+
+    def init(self, key, shape):
+        keys = jax.random.split(key, len(self.branches))
+        return tuple(b.init(k, shape) for b, k in zip(self.branches, keys, strict=True))
+
+    def outputs(self, params, x, key):
+        keys = _split(key, len(self.branches))
+        return [b.apply(p, x, key=k) for b, p, k in zip(self.branches, params, keys, strict=True)]
+
+
+class Sum(_Branches):
+    """``f_1(x) + f_2(x) + ...``."""
+
+    def apply(self, params, x, *, key=None):
+        return functools.reduce(operator.add, self.outputs(params, x, key))
+
+
+class Product(_Branches):
+    """``f_1(x) * f_2(x) * ...``, entry by entry (gates)."""
+
+    def apply(self, params, x, *, key=None):
+        return functools.reduce(operator.mul, self.outputs(params, x, key))
+
+
+class Concat(_Branches):
+    """``f_1(x), f_2(x), ...`` concatenated along the last axis (features)."""
+
+    def apply(self, params, x, *, key=None):
+        return jnp.concatenate(self.outputs(params, x, key), axis=-1)

@@ -1,0 +1,43 @@
+"""Normalisation and noise: LayerNorm, Dropout."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from widelimit.nn._module import Module
+
+__all__ = ["Dropout", "LayerNorm"]
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerNorm(Module):
+    """``(x - mean(x)) / sqrt(var(x) + epsilon)`` over the last axis (Ba et al. 2016), without gain and shift."""
+
+    epsilon: float = 1e-12
+
+    def apply(self, params, x, *, key=None):
+        centred = x - jnp.mean(x, axis=-1, keepdims=True)
+        variance = jnp.mean(centred**2, axis=-1, keepdims=True)
+        return centred / jnp.sqrt(variance + self.epsilon)
+
+
+@dataclasses.dataclass(frozen=True)
+class Dropout(Module):
+    """``x * mask / keep`` with ``mask ~ Bernoulli(keep)``, fresh for each example; without a key, ``x``.
+
+    The limit is that of the network with noise: the kernel of an example with itself is larger by ``1 / keep``.
+    """
+
+    keep: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.keep <= 1:
+            raise ValueError(f"Dropout: keep must lie in (0, 1], not {self.keep!r}.")
+
+    def apply(self, params, x, *, key=None):
+        if key is None:
+            return x
+        return x * jax.random.bernoulli(key, self.keep, x.shape) / self.keep
