@@ -1,0 +1,112 @@
+"""What a dual is: the Gaussian expectations of one function of one variable, as functions of the covariance."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+__all__ = ["Dual", "Pair", "half_line_rule", "moment"]
+
+
+class Pair(NamedTuple):
+    """Covariance of a centred Gaussian pair (u, v).
+
+    ``k = E[u v]``, ``v1 = E[u^2]``, ``v2 = E[v^2]``; where known without cancellation, ``m = s - k`` and
+    ``p = s + k`` with ``s = sqrt(v1 v2)``, else None.  Arrays that broadcast against each other.
+    """
+
+    k: jax.Array
+    v1: jax.Array
+    v2: jax.Array
+    m: jax.Array | None = None
+    p: jax.Array | None = None
+
+    def with_gap(self) -> Pair:
+        """The same pair with m and p, from the difference where they were not known."""
+        if self.m is not None:
+            return self
+        s = jnp.sqrt(self.v1) * jnp.sqrt(self.v2)
+        m, p = jax.lax.stop_gradient((jnp.maximum(s - self.k, 0), jnp.maximum(s + self.k, 0)))
+        return self._replace(m=m, p=p)
+
+
+class Dual:
+    """Expectations of ``phi``: ``K = E[phi(u) phi(v)]`` and the two derivatives of Price's theorem.
+
+    Subclasses are frozen dataclasses (hashable); `kinked` says that phi' jumps, so that `kernel` is sharp at
+    ``k = +-s`` and wants m and p exactly.
+    """
+
+    kinked: bool = False
+    note: str = "closed form"
+
+    def __call__(self, z):
+        raise NotImplementedError
+
+    def kernel(self, pair: Pair):
+        """``E[phi(u) phi(v)]``."""
+        raise NotImplementedError
+
+    def derivative_kernel(self, pair: Pair):
+        """``E[phi'(u) phi'(v)]`` with phi' the derivative almost everywhere (a jump of phi counts 0)."""
+        raise NotImplementedError
+
+    def gap(self, pair: Pair):
+        """``(m', p')`` of the image, ``s' -+ K`` with ``s' = sqrt(E[phi(u)^2] E[phi(v)^2])``; None: not known exactly."""
+        return None
+
+    def mean(self, v):
+        """``E[phi(u)]``."""
+        return moment(self, v)
+
+    def mean_derivative(self, v):
+        """``E[phi'(u)]``."""
+        return moment(derivative(self), v)
+
+    def second_moment(self, v):
+        """``E[phi(u)^2]``."""
+        zero = jax.lax.stop_gradient(jnp.zeros_like(v))
+        return self.kernel(Pair(v, v, v, zero, jax.lax.stop_gradient(2 * v)))
+
+    def derivative_second_moment(self, v):
+        """``E[phi'(u)^2]``."""
+        zero = jax.lax.stop_gradient(jnp.zeros_like(v))
+        return self.derivative_kernel(Pair(v, v, v, zero, jax.lax.stop_gradient(2 * v)))
+
+
+def derivative(function):
+    """``phi'`` by forward differentiation."""
+    return lambda z: jax.jvp(function, (z,), (jnp.ones_like(z),))[1]
+
+
+def half_line_rule(cutoff: float = 13.0, order: int = 24):
+    """Nodes and weights of ``int phi(z) exp(-z^2/2)/sqrt(2 pi) dz``: Gauss-Legendre panels on either side of 0.
+
+    A kink or jump at 0 does no harm; panels shrink towards 0.  Error ~ 1e-16 for smooth halves, tail 1e-37.
+    """
+    edges = np.concatenate([[0.0], np.geomspace(1 / 32, 1, 6), np.arange(1.75, cutoff, 0.75), [cutoff]])
+    x, w = np.polynomial.legendre.leggauss(order)
+    centres, radii = (edges[1:] + edges[:-1]) / 2, (edges[1:] - edges[:-1]) / 2
+    z = (centres[:, None] + radii[:, None] * x).ravel()
+    weights = (radii[:, None] * w).ravel() * np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)
+    return np.concatenate([-z[::-1], z]), np.concatenate([weights[::-1], weights])
+
+
+_NODES, _WEIGHTS = half_line_rule()
+
+
+def deviation(v):
+    """``sqrt(v)``, with derivative 0 (not infinite) at 0."""
+    positive = v > 0
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, v, 1)), 0)
+
+
+def moment(function, v, mean=None):
+    """``E[phi(mean + sqrt(v) z)]`` of a scalar function, by quadrature."""
+    dtype = jnp.result_type(v)
+    z = deviation(v)[..., None] * jnp.asarray(_NODES, dtype)
+    z = z if mean is None else z + mean[..., None]
+    return function(z) @ jnp.asarray(_WEIGHTS, dtype)
