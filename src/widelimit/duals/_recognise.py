@@ -28,8 +28,9 @@ _DEGREE = 8
 
 def _clean(value: float) -> float:
     # 0.49999999999999994 -> 0.5: coefficients come from evaluations of the function
+    value = float(value)
     rounded = round(value, 12)
-    return rounded if abs(rounded - value) <= 4e-15 * max(1.0, abs(value)) else float(value)
+    return rounded if abs(rounded - value) <= 4e-15 * max(1.0, abs(value)) else value
 
 
 def _piecewise_linear(f, at):

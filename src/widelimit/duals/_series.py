@@ -110,7 +110,8 @@ def _expectation(first, second, jumps1, jumps2, pair: Pair, same: bool, means=(N
         return total * rho + (r1 * r2 + r1 * c2 + c1 * r2), None
 
     reverse = jax.tree.map(lambda a: a[::-1], ((r1, c1), (r2, c2)))
-    total, _ = jax.lax.scan(step, jnp.zeros(jnp.broadcast_shapes(rho.shape, v1.shape, v2.shape), rho.dtype), reverse, unroll=8)
+    start = jnp.zeros(jnp.broadcast_shapes(rho.shape, v1.shape, v2.shape), rho.dtype)
+    total, _ = jax.lax.scan(step, start, reverse, unroll=8)
     tail = jax.lax.stop_gradient(_defect(first, r1, c1, v1, means[0]) * _defect(second, r2, c2, v2, means[1]))
     sign = 1.0 if same else 0.0
     return corner + total + sign * jnp.sqrt(tail) * rho ** r1.shape[0]
@@ -119,8 +120,7 @@ def _expectation(first, second, jumps1, jumps2, pair: Pair, same: bool, means=(N
 def _defect(function, r, c, v, mean):
     """Parseval's defect: ``E[phi^2]`` less what the series (and the corners) account for; bounds the error at any k."""
     whole = moment(lambda z: function(z) ** 2, v, mean)
-    split = moment(lambda z: jnp.zeros_like(z), v) if c is None else 0
-    table_tail = whole - jnp.sum((r + c) ** 2, axis=0) - split
+    table_tail = whole - jnp.sum((r + c) ** 2, axis=0)
     # corners are exact at every order: only the remainder is cut off, and its tail is not below rounding
     remainder = jnp.sum(c**2, axis=0) > 0
     return jnp.where(remainder, 0, jnp.maximum(table_tail - 8 * jnp.finfo(whole.dtype).eps * whole, 0))

@@ -1,1 +1,11 @@
-"""fields."""
+"""The graph of wide random fields and the rules for their covariances."""
+
+from widelimit.fields._covariance import Covariance
+from widelimit.fields._errors import UnknownLimitError
+from widelimit.fields._expression import Apply, Derivative, Literal, Parameter, Variable, dual_of, has_parameters
+from widelimit.fields._node import Axes, Const, Ew, Frozen, Linear, Mat, Node, Noise, Prior, Prod, Sum, Vec
+
+__all__ = [
+    "Apply", "Axes", "Const", "Covariance", "Derivative", "Ew", "Frozen", "Linear", "Literal", "Mat", "Node", "Noise",
+    "Parameter", "Prior", "Prod", "Sum", "UnknownLimitError", "Variable", "Vec", "dual_of", "has_parameters",
+]  # fmt: skip

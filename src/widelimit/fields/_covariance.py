@@ -1,0 +1,119 @@
+"""``cov(X, Y) -> (K, T)``: the pulling recursion over pairs of nodes, computing only what is asked for."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+
+from widelimit.fields import _gap, _linear, _nonlinearity, _parameters, _product
+from widelimit.fields._node import Axes, Const, Ew, Frozen, Linear, Mat, Node, Noise, Prod, Sum, Vec
+from widelimit.fields._placing import Tie, full_tie, inverse, place_x, place_y, swap
+
+__all__ = ["Covariance"]
+
+
+class Covariance:
+    """Memoised second moments of fields: ``K = E[X Y]`` and ``T = E[dX dY]`` per channel.
+
+    d is the tangent of the program along an i.i.d. Gaussian direction of its parameters (variance lr), so that the T
+    of the outputs is the NTK.  A structural zero is None.  `approximate` collects notes on anything not closed-form.
+    """
+
+    def __init__(self) -> None:
+        self._memo: dict = {}
+        self._alive: list = []
+        self.approximate: dict[str, object] = {}
+
+    def K(self, X: Node, Y: Node, tie: Tie | None = None):
+        """Raw second moment ``E[X Y]``."""
+        return self._remember("K", X, Y, full_tie(X) if tie is None else tie)
+
+    def T(self, X: Node, Y: Node, tie: Tie | None = None):
+        """Tangent moment ``E[dX dY]``."""
+        return self._remember("T", X, Y, full_tie(X) if tie is None else tie)
+
+    def gap(self, X: Node, Y: Node, tie: Tie):
+        """``(s - K, s + K)``, ``s = sqrt(E[X^2] E[Y^2])``, without cancellation; None where no rule gives it."""
+        return self._remember("gap", X, Y, tie)
+
+    def mean(self, X: Node):
+        """``E[X]`` over X's axes."""
+        return self._remember("mean", X, X, ())
+
+    def variance(self, X: Node):
+        """``E[X^2]`` over X's axes (0 for None)."""
+        value = self.K(X, X)
+        return jnp.zeros(X.shape) if value is None else value
+
+    def _remember(self, kind, X, Y, tie):
+        key = (kind, id(X), id(Y), tie)
+        if key not in self._memo:
+            self._alive.append((X, Y))
+            if kind == "mean":
+                value = _mean(self, X)
+            elif kind == "gap":
+                value = _gap.gap(self, X, Y, tie)
+            else:
+                value = _pair(self, kind, X, Y, tie)
+            self._memo[key] = value
+        return self._memo[key]
+
+    def pair(self, kind: str, X: Node, Y: Node, tie: Tie):
+        """K or T by name."""
+        return self._remember(kind, X, Y, tie)
+
+
+_UNARY = (Axes, Linear, Frozen)
+
+
+def _pair(cov, kind, X, Y, tie):
+    nx = len(X.shape)
+    if isinstance(X, Const) or isinstance(Y, Const):
+        if kind == "T":
+            return None
+        mx, my = cov.mean(X), cov.mean(Y)
+        return None if mx is None or my is None else place_x(mx, tie) * place_y(my, tie, nx)
+    if isinstance(Y, Sum):
+        return _linear.sum_rule(cov, kind, X, Y, tie)
+    if isinstance(Y, _UNARY):
+        return _linear.unary_rule(cov, kind, X, Y, tie)
+    if isinstance(X, (Sum, *_UNARY)):
+        return swap(cov.pair(kind, Y, X, inverse(tie, nx)), tie, nx)
+    if isinstance(X, Prod) or isinstance(Y, Prod):
+        return _product.product_rule(cov, kind, X, Y, tie)
+    if isinstance(X, Noise) or isinstance(Y, Noise):
+        return _parameters.noise_rule(cov, kind, X, Y, tie)
+    if isinstance(X, Ew) and isinstance(Y, Ew):
+        return _nonlinearity.nonlinearity_rule(cov, kind, X, Y, tie)
+    if isinstance(Y, Ew):
+        return _nonlinearity.stein_rule(cov, kind, X, Y, tie)
+    if isinstance(X, Ew):
+        return swap(cov.pair(kind, Y, X, inverse(tie, nx)), tie, nx)
+    if isinstance(X, Vec) and isinstance(Y, Vec):
+        return _parameters.vector_rule(cov, kind, X, Y, tie)
+    if isinstance(X, Mat) and isinstance(Y, Mat):
+        return _parameters.weight_rule(cov, kind, X, Y, tie)
+    if kind == "T":
+        return None
+    mx, my = cov.mean(X), cov.mean(Y)
+    return None if mx is None or my is None else place_x(mx, tie) * place_y(my, tie, nx)
+
+
+def _mean(cov, X):
+    if isinstance(X, Const):
+        return X.array
+    if isinstance(X, Vec):
+        fixed = isinstance(X.prior.mean, float | int) and X.prior.mean == 0
+        return None if fixed else jnp.asarray(X.prior.mean)
+    if isinstance(X, Noise):
+        return jnp.asarray(X.first)
+    if isinstance(X, Mat):
+        return None
+    if isinstance(X, Sum):
+        return _linear.mean_of_sum(cov, X)
+    if isinstance(X, _UNARY):
+        return _linear.mean_of_unary(cov, X)
+    if isinstance(X, Ew):
+        return _nonlinearity.mean_of_nonlinearity(cov, X)
+    if isinstance(X, Prod):
+        return _product.expectation(cov, [(0, f) for f in X.factors], X, X, full_tie(X))
+    raise TypeError(f"unknown kind of node: {type(X).__name__}")

@@ -1,0 +1,105 @@
+"""Scalar functions of one preactivation, as trees: what a nonlinearity in the user's code amounts to."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from widelimit.duals import Dual, Series, recognise
+
+__all__ = ["Apply", "Derivative", "Literal", "Parameter", "Variable", "dual_of", "evaluate", "has_parameters"]
+
+
+class Variable(NamedTuple):
+    """The preactivation itself."""
+
+    name: str = "z"
+
+
+class Literal(NamedTuple):
+    """A number."""
+
+    value: Any
+
+
+class Parameter:
+    """A deterministic array, one entry per finite position; compared by identity."""
+
+    def __init__(self, value):
+        self.value = value
+
+
+class Derivative(NamedTuple):
+    """The derivative of a function."""
+
+    of: Any
+
+
+class Apply(NamedTuple):
+    """A JAX primitive applied to expressions; params is a sorted tuple of its (hashable) parameters."""
+
+    primitive: Any
+    params: tuple
+    arguments: tuple
+
+
+def has_parameters(expression) -> bool:
+    """Whether the function depends on arrays (and so cannot be recognised before they are known)."""
+    if isinstance(expression, Parameter):
+        return True
+    if isinstance(expression, Derivative):
+        return has_parameters(expression.of)
+    return isinstance(expression, Apply) and any(map(has_parameters, expression.arguments))
+
+
+def evaluate(expression, z, place=None):
+    """Value of the function at `z`; `place` maps each Parameter's array to one that broadcasts with `z`."""
+    if isinstance(expression, Variable):
+        return z
+    if isinstance(expression, Literal):
+        return expression.value
+    if isinstance(expression, Parameter):
+        return expression.value if place is None else place(expression.value)
+    if isinstance(expression, Derivative):
+        inner = functools.partial(evaluate, expression.of, place=place)
+        return jax.jvp(inner, (z,), (jnp.ones_like(z),))[1]
+    values = [evaluate(a, z, place) for a in expression.arguments]
+    dtype = jnp.result_type(z)
+    arrays = [_cast(v, dtype) for v in values]
+    if expression.primitive.name == "integer_pow":
+        return arrays[0] ** dict(expression.params)["y"]
+    if expression.primitive.name == "convert_element_type":
+        return _converted(arrays[0], dict(expression.params)["new_dtype"], dtype)
+    if expression.primitive.name == "select_n" and len(arrays) == 3:
+        return jnp.where(arrays[0].astype(bool), arrays[2], arrays[1])
+    arrays = jnp.broadcast_arrays(*arrays)
+    return expression.primitive.bind(*arrays, **dict(expression.params))
+
+
+def _cast(value, dtype):
+    array = jnp.asarray(value)
+    return array.astype(dtype) if jnp.issubdtype(array.dtype, jnp.floating) else array
+
+
+def _converted(array, new_dtype, dtype):
+    if jnp.issubdtype(new_dtype, jnp.floating):
+        return array.astype(dtype)
+    return array.astype(new_dtype)
+
+
+@functools.lru_cache(maxsize=512)
+def _recognised(expression) -> Dual:
+    from widelimit._precision import enable_x64
+
+    with enable_x64():
+        return recognise(functools.partial(evaluate, expression))
+
+
+def dual_of(expression, place=None) -> Dual:
+    """The dual of the function; one with parameters gets a Hermite series, its arrays put in place by `place`."""
+    if not has_parameters(expression):
+        return _recognised(expression)
+    return Series(functools.partial(evaluate, expression, place=lambda a: (place(a) if place else a)[..., None]))

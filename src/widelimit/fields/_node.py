@@ -1,0 +1,124 @@
+"""The kinds of wide random field: the nodes of the graph that `trace` builds and `Covariance` reads.
+
+A node stands for one channel of a wide random array; channels are exchangeable, and all that is kept of them is their
+law.  ``shape`` are its finite axes (positions, time, heads; ``()`` for a plain layer).
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+
+__all__ = ["Axes", "Const", "Ew", "Frozen", "Linear", "Mat", "Node", "Noise", "Prior", "Prod", "Sum", "Vec"]
+
+
+class Prior(NamedTuple):
+    """Law of a parameter array: entries i.i.d. ``N(mean, variance)``, trained with learning rate `lr`."""
+
+    variance: Any
+    lr: Any
+    mean: Any = 0.0
+
+
+class Node:
+    """A wide random field."""
+
+    shape: tuple[int, ...] = ()
+    gaussian = False
+
+
+class Const(Node):
+    """A deterministic array, the same in every channel."""
+
+    gaussian = True
+
+    def __init__(self, array: jax.Array):
+        self.array = array
+        self.shape = tuple(array.shape)
+
+
+class Vec(Node):
+    """A parameter used as a vector over channels (a bias, a gain): entries independent over its finite axes too.
+
+    key: which parameter; offset: which channel of it is channel 0 here.
+    """
+
+    gaussian = True
+
+    def __init__(self, key, prior: Prior, shape=(), offset: int = 0):
+        self.key, self.prior, self.shape, self.offset = key, prior, tuple(shape), offset
+
+
+class Noise(Node):
+    """Fresh noise per input and site (a dropout mask): independent across inputs; mean and second moment known."""
+
+    def __init__(self, key, first, second, shape=(), offset: int = 0):
+        self.key, self.first, self.second, self.shape, self.offset = key, first, second, tuple(shape), offset
+
+
+class Mat(Node):
+    """A Gaussian weight contracted with a value: ``z = sum_i W_i x_i`` over `n` channels and the contracted axes.
+
+    child: the value, its last `contracted` finite axes summed over.  free: finite axes of the weight that remain; the
+    shape is the child's other axes, then these.  rows: where the contracted channels start in the weight (blocks of a
+    concatenation); offset: as in Vec.  key identifies the weight, so repeated use is right.
+    """
+
+    gaussian = True
+
+    def __init__(self, key, prior: Prior, child: Node, n: int, contracted: int, free=(), rows: int = 0, offset: int = 0):
+        self.key, self.prior, self.child, self.n = key, prior, child, n
+        self.contracted, self.free, self.rows, self.offset = contracted, tuple(free), rows, offset
+        self.kept = len(child.shape) - contracted
+        self.shape = tuple(child.shape[: self.kept]) + self.free
+
+
+class Sum(Node):
+    """``sum_i c_i X_i`` of nodes of one shape; the coefficients are numbers or arrays of that shape."""
+
+    def __init__(self, terms: list[tuple[Any, Node]]):
+        self.terms = terms
+        self.shape = terms[0][1].shape
+        self.gaussian = all(node.gaussian for _, node in terms)
+
+
+class Axes(Node):
+    """Finite axes permuted, added (repeated) or, where their size is 1, dropped.
+
+    source[i] is the child's axis that becomes axis i, or None for a new one of size shape[i].
+    """
+
+    def __init__(self, child: Node, source: tuple[int | None, ...], shape: tuple[int, ...]):
+        self.child, self.source, self.shape = child, tuple(source), tuple(shape)
+        self.gaussian = child.gaussian
+
+
+class Linear(Node):
+    """``y_i = sum_j A_ij x_j`` along one finite axis (pooling, slicing, mixing)."""
+
+    def __init__(self, child: Node, axis: int, matrix: jax.Array):
+        self.child, self.axis, self.matrix = child, axis, matrix
+        self.shape = child.shape[:axis] + (matrix.shape[0],) + child.shape[axis + 1 :]
+        self.gaussian = child.gaussian
+
+
+class Frozen(Node):
+    """The same field, cut off from training (`stop_gradient`): its tangent is 0."""
+
+    def __init__(self, child: Node):
+        self.child, self.shape, self.gaussian = child, child.shape, child.gaussian
+
+
+class Ew(Node):
+    """``phi(u)``: an elementwise function (an expression) of one Gaussian field."""
+
+    def __init__(self, expression, leaf: Node):
+        self.expression, self.leaf, self.shape = expression, leaf, leaf.shape
+
+
+class Prod(Node):
+    """A product of fields, channel by channel (gates, masks, squares)."""
+
+    def __init__(self, factors: list[Node]):
+        self.factors, self.shape = factors, factors[0].shape

@@ -1,0 +1,145 @@
+"""Parameters: weights contracted with a value, vectors, and noise; T is born here and nowhere else."""
+
+from __future__ import annotations
+
+import string
+
+import jax.numpy as jnp
+
+from widelimit.fields._errors import UnknownLimitError
+from widelimit.fields._linear import add
+from widelimit.fields._node import Const, Mat, Noise
+from widelimit.fields._placing import place_x, place_y, untied
+
+__all__ = ["noise_rule", "sum_contracted", "vector_rule", "weight_rule", "weight_ties"]
+
+
+def _means(cov, kind, X, Y, tie):
+    if kind == "T":
+        return None
+    mx, my = cov.mean(X), cov.mean(Y)
+    return None if mx is None or my is None else place_x(mx, tie) * place_y(my, tie, len(X.shape))
+
+
+def _identity(tie, own_x, own_y, X_shape, nx):
+    """Kronecker deltas between X's axes `own_x` and Y's axes `own_y` (paired in order); None where all are tied."""
+    delta = None
+    free = untied(tie)
+    for a, b in zip(own_x, own_y, strict=True):
+        if tie[b] == a:
+            continue
+        if tie[b] is not None:
+            raise UnknownLimitError(
+                "two different axes of one parameter meet at the same position (a diagonal of a parameter); "
+                "index the parameter's axes in the same order on both sides."
+            )
+        shape = [1] * (nx + len(free))
+        size = X_shape[a]
+        shape[a] = shape[nx + free.index(b)] = size
+        factor = jnp.eye(size).reshape(shape)
+        delta = factor if delta is None else delta * factor
+    return delta
+
+
+def vector_rule(cov, kind, X, Y, tie):
+    """``K = sigma^2 delta + mean^2``, ``T = lr delta``, delta: same parameter, same channel, same finite indices."""
+    nx = len(X.shape)
+    mean = _means(cov, kind, X, Y, tie)
+    if X.key != Y.key or X.offset != Y.offset:
+        return mean
+    value = X.prior.variance if kind == "K" else X.prior.lr
+    if isinstance(value, float | int) and value == 0:
+        return mean
+    delta = _identity(tie, range(nx), range(len(Y.shape)), X.shape, nx)
+    value = jnp.asarray(value)
+    if delta is None:
+        value = value.reshape((1,) * (nx + len(untied(tie)))) if not value.ndim else place_x(value, tie)
+    else:
+        value = value * delta
+    return add(value, mean)
+
+
+def noise_rule(cov, kind, X, Y, tie):
+    """``E[mask^2]`` for the same draw, the product of the means for different draws; noise is not trained."""
+    if kind == "T":
+        return None
+    if X is Y or (isinstance(X, Noise) and isinstance(Y, Noise) and X.key is Y.key and X.offset == Y.offset):
+        delta = _identity(tie, range(len(X.shape)), range(len(Y.shape)), X.shape, len(X.shape))
+        if delta is not None:
+            return X.first**2 + (X.second - X.first**2) * delta
+        return jnp.full((1,) * (len(X.shape) + len(untied(tie))), X.second)
+    return _means(cov, kind, X, Y, tie)
+
+
+def weight_ties(X: Mat, Y: Mat, tie):
+    """Tie of the two children: outer axes as given, contracted axes with each other."""
+    outer = tie[: Y.kept]
+    if any(j is not None and j >= X.kept for j in outer) or any(
+        j is not None and j < X.kept for j in tie[Y.kept :]
+    ):
+        raise UnknownLimitError(
+            "an axis of a weight meets an axis of its input at the same position (a diagonal across the two); "
+            "no rule covers this."
+        )
+    return outer + tuple(X.kept + c for c in range(Y.contracted))
+
+
+def sum_contracted(value, X: Mat):
+    """Sum over the contracted finite axes, which sit after the kept ones of X's child."""
+    for c in range(X.contracted):
+        size = X.child.shape[X.kept + c]
+        if value.shape[X.kept + c] != size:  # constant along the axis
+            value = value * (size / value.shape[X.kept + c])
+    return value.sum(axis=tuple(range(X.kept, X.kept + X.contracted))) if X.contracted else value
+
+
+def weight_rule(cov, kind, X, Y, tie):
+    """Same weight: ``K = sigma^2 n sum_c K_in``, ``T = sigma^2 n sum_c T_in + lr n sum_c K_in``, else 0.
+
+    With blocks of a concatenation, n is the overlap of the two row ranges; channels that do not correspond
+    contribute their means only.
+    """
+    if X.key != Y.key or X.offset != Y.offset:
+        return None
+    overlap = min(X.rows + X.n, Y.rows + Y.n) - max(X.rows, Y.rows)
+    if overlap <= 0:
+        return None
+    same_rows = X.rows == Y.rows
+    K_in = _contract(cov, "K" if same_rows else "means", X, Y, tie)
+    variance, lr = X.prior.variance, X.prior.lr
+    if kind == "K":
+        total = None if K_in is None else (variance * overlap) * K_in
+    else:
+        T_in = _contract(cov, "T", X, Y, tie) if same_rows else None
+        total = None if T_in is None else (variance * overlap) * T_in
+        trained = not (isinstance(lr, float | int) and lr == 0)
+        if trained and K_in is not None:
+            total = add(total, (lr * overlap) * K_in)
+    if total is None:
+        return None
+    nx, nf = len(X.shape), len(X.free)
+    # dims: kept of X, untied kept of Y  ->  insert the weight's free axes after X's, and Y's untied ones at the end
+    total = jnp.expand_dims(total, tuple(range(X.kept, X.kept + nf)))
+    extra = sum(j is None for j in tie[Y.kept :])
+    total = total.reshape(total.shape + (1,) * extra)
+    delta = _identity(tie, range(X.kept, nx), range(Y.kept, len(Y.shape)), X.shape, nx)
+    return total if delta is None else total * delta
+
+
+def _contract(cov, kind, X, Y, tie):
+    inner = weight_ties(X, Y, tie)
+    if isinstance(X.child, Const) and isinstance(Y.child, Const):
+        return None if kind == "T" else _contract_constants(X, Y, inner)
+    value = _means(cov, "K", X.child, Y.child, inner) if kind == "means" else cov.pair(kind, X.child, Y.child, inner)
+    return None if value is None else sum_contracted(value, X)
+
+
+def _contract_constants(X, Y, inner):
+    # sum_c x_c x'_c as one einsum, so that a vmapped pair is a matrix product
+    letters = iter(string.ascii_letters)
+    names_x = [next(letters) for _ in X.child.shape]
+    names_y = [names_x[j] if j is not None else next(letters) for j in inner]
+    free_y = [names_y[i] for i, j in enumerate(inner) if j is None]
+    out = names_x[: X.kept] + free_y
+    a, b = X.child.array, Y.child.array
+    return jnp.einsum(f"{''.join(names_x)},{''.join(names_y)}->{''.join(out)}", a, b, precision="highest")

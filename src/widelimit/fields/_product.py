@@ -1,0 +1,169 @@
+"""Products of fields: independent factors apart, then moments; the product rule for T."""
+
+from __future__ import annotations
+
+import itertools
+
+from widelimit.fields._errors import UnknownLimitError
+from widelimit.fields._expression import Derivative
+from widelimit.fields._linear import add
+from widelimit.fields._node import Const, Ew, Node, Prod
+from widelimit.fields._placing import full_tie, place_x, place_y
+
+__all__ = ["expectation", "product_rule"]
+
+
+def _factors(node: Node) -> list[Node]:
+    return node.factors if isinstance(node, Prod) else [node]
+
+
+def _leaf(node: Node) -> Node:
+    return node.leaf if isinstance(node, Ew) else node
+
+
+def product_rule(cov, kind, X, Y, tie):
+    """``K = E[prod X_i prod Y_j]``; ``T = sum_ij T(X_i, Y_j) E[the rest]``, a nonlinear factor leaving its derivative."""
+    left, right = _factors(X), _factors(Y)
+    if kind == "K":
+        return expectation(cov, [(0, f) for f in left] + [(1, f) for f in right], X, Y, tie)
+    total = None
+    for i, j in itertools.product(range(len(left)), range(len(right))):
+        tangent = cov.T(_leaf(left[i]), _leaf(right[j]), tie)
+        if tangent is None:
+            continue
+        rest = _without(left, i, 0) + _without(right, j, 1)
+        value = expectation(cov, rest, X, Y, tie) if rest else 1.0
+        if value is not None:
+            total = add(total, tangent * value)
+    return total
+
+
+def _without(factors, i, side):
+    out = [(side, f) for n, f in enumerate(factors) if n != i]
+    if isinstance(factors[i], Ew):
+        out.append((side, Ew(Derivative(factors[i].expression), factors[i].leaf)))
+    return out
+
+
+def expectation(cov, factors, X, Y, tie):
+    """Expectation of a product of factors of X (side 0) and Y (side 1), put in place; None if it vanishes."""
+    total = 1.0
+    for group in _groups(cov, factors, X, Y, tie):
+        value = _group_moment(cov, group, X, Y, tie)
+        if value is None:
+            return None
+        total = total * value
+    return total
+
+
+def _related(cov, a, b, X, Y, tie) -> bool:
+    (side_a, fa), (side_b, fb) = a, b
+    if isinstance(fa, Const) or isinstance(fb, Const):
+        return False
+    la, lb = _leaf(fa), _leaf(fb)
+    if la is lb:
+        return True
+    if side_a == side_b:
+        value = cov.K(la, lb, full_tie(la))
+    elif side_a == 0:
+        value = cov.K(la, lb, tie)
+    else:
+        value = cov.K(lb, la, tie)
+    return value is not None and not _only_means(cov, la, lb)
+
+
+def _only_means(cov, a, b) -> bool:
+    # Two fields with means but no common parameter or noise have a moment that is the product of the means.
+    return not (_sources(a) & _sources(b))
+
+
+def _sources(node) -> set:
+    found, stack = set(), [node]
+    while stack:
+        item = stack.pop()
+        if hasattr(item, "key"):
+            found.add((type(item).__name__, id(item.key) if not isinstance(item.key, (str, tuple)) else item.key, item.offset))
+        elif hasattr(item, "terms"):
+            stack.extend(n for _, n in item.terms)
+        elif hasattr(item, "factors"):
+            stack.extend(item.factors)
+        elif hasattr(item, "leaf"):
+            stack.append(item.leaf)
+        elif hasattr(item, "child"):
+            stack.append(item.child)
+    return found
+
+
+def _groups(cov, factors, X, Y, tie):
+    groups: list[list] = []
+    for factor in factors:
+        joined = [g for g in groups if any(_related(cov, factor, other, X, Y, tie) for other in g)]
+        groups = [g for g in groups if g not in joined]
+        groups.append([factor] + [f for g in joined for f in g])
+    return groups
+
+
+def _group_moment(cov, group, X, Y, tie):
+    nx = len(X.shape)
+    if len(group) == 1:
+        side, node = group[0]
+        value = cov.mean(node)
+        return None if value is None else (place_y(value, tie, nx) if side else place_x(value, tie))
+    if len(group) == 2:
+        return _two(cov, group[0], group[1], tie, nx)
+    if all(node.gaussian and cov.mean(node) is None for _, node in group):
+        return _wick(cov, group, tie, nx)
+    if any(node.gaussian for _, node in group):
+        for index, (_, node) in enumerate(group):
+            if node.gaussian and cov.mean(node) is None:
+                return _stein(cov, group, index, X, Y, tie)
+    raise UnknownLimitError(
+        f"the product of {len(group)} dependent nonlinear factors has no rule. Remedy: write it as one elementwise "
+        "function of one preactivation, or compare finite networks with wl.monte_carlo."
+    )
+
+
+def _two(cov, a, b, tie, nx):
+    (side_a, fa), (side_b, fb) = a, b
+    if side_a != side_b:
+        return cov.K(fa, fb, tie) if side_a == 0 else cov.K(fb, fa, tie)
+    value = cov.K(fa, fb, full_tie(fa))
+    return None if value is None else (place_y(value, tie, nx) if side_a else place_x(value, tie))
+
+
+def _wick(cov, group, tie, nx):
+    """Isserlis' theorem: the sum over pairings of products of covariances."""
+    if len(group) % 2:
+        return None
+    if not group:
+        return 1.0
+    total = None
+    for i in range(1, len(group)):
+        first = _two(cov, group[0], group[i], tie, nx)
+        if first is None:
+            continue
+        rest = _wick(cov, group[1:i] + group[i + 1 :], tie, nx)
+        if rest is not None:
+            total = add(total, first * rest)
+    return total
+
+
+def _stein(cov, group, index, X, Y, tie):
+    """``E[g prod F_j] = sum_j Cov(g, leaf_j) E[prod with F_j replaced by its derivative]`` for a centred Gaussian g."""
+    nx = len(X.shape)
+    g = group[index]
+    others = group[:index] + group[index + 1 :]
+    total = None
+    for j, (side, node) in enumerate(others):
+        covariance = _two(cov, g, (side, _leaf(node)), tie, nx)
+        if covariance is None:
+            continue
+        rest = [f for n, f in enumerate(others) if n != j]
+        if isinstance(node, Ew):
+            rest.append((side, Ew(Derivative(node.expression), node.leaf)))
+        value = expectation(cov, rest, X, Y, tie) if rest else 1.0
+        if value is not None:
+            total = add(total, covariance * value)
+    return total
+
+
