@@ -1,0 +1,108 @@
+"""Primitives that hold another program: inlined; loops unrolled."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+import numpy as np
+
+from widelimit.fields import Linear, Sum
+from widelimit.trace._interpreter import Equation, rule
+from widelimit.trace._shape import _broadcast_field, _cut, _reshape
+from widelimit.trace._values import Det, Field, Weight, as_field
+
+__all__: list[str] = []
+
+
+def _inner(params):
+    for name in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
+        if name in params:
+            inner = params[name]
+            return (inner.jaxpr, list(inner.consts)) if hasattr(inner, "consts") else (inner, [])
+    raise KeyError("no inner program")
+
+
+@rule("jit", "pjit", "closed_call", "core_call", "remat", "checkpoint", "custom_jvp_call", "custom_vjp_call",
+      "custom_vjp_call_jaxpr", "custom_lin")  # fmt: skip
+def _inline(interpreter, equation, values):
+    if equation.params.get("name") == "_bernoulli":
+        return _bernoulli(interpreter, equation, values)
+    jaxpr, consts = _inner(equation.params)
+    jaxpr2, _ = _inner(equation.params2)
+    consts = [Det(interpreter.cast(c)) for c in consts]
+    return interpreter.run(jaxpr, jaxpr2, consts, values)
+
+
+_inline.structural = True  # type: ignore[attr-defined]
+
+
+def _bernoulli(interpreter, equation, values):
+    """A mask drawn afresh for each input: ``E[mask] = E[mask^2] = keep``."""
+    keep = values[1].array if len(values) > 1 else 0.5
+    wide = equation.wide_out()
+    if sum(wide) > 1:
+        raise equation.refuse("a mask with two wide axes.")
+    axis = wide.index(True) if any(wide) else None
+    shape = tuple(n for i, n in enumerate(equation.out_shapes[0][0]) if i != axis)
+    keep = jnp.reshape(jnp.asarray(keep, interpreter.dtype), ())
+    n = 1 if axis is None else equation.out_shapes[0][0][axis]
+    return [Field(((interpreter.noise(keep, keep, shape), n),), axis)]
+
+
+@rule("scan")
+def _scan(interpreter, equation, values):
+    p, p2 = equation.params, equation.params2
+    constants, carried, length = p["num_consts"], p["num_carry"], p["length"]
+    if length != p2["length"]:
+        raise equation.refuse("the number of steps of the loop depends on the width.")
+    jaxpr, jaxpr2 = p["jaxpr"], p2["jaxpr"]
+    consts = [Det(interpreter.cast(c)) for c in jaxpr.consts]
+    fixed, carry, xs = values[:constants], values[constants : constants + carried], values[constants + carried :]
+    stacks: list[list] = []
+    steps = range(length - 1, -1, -1) if p["reverse"] else range(length)
+    for t in steps:
+        pieces = [_at(interpreter, equation, v, constants + carried + i, t) for i, v in enumerate(xs)]
+        outs = interpreter.run(jaxpr.jaxpr, jaxpr2.jaxpr, consts, [*fixed, *carry, *pieces])
+        carry = outs[:carried]
+        stacks.append(outs[carried:])
+    if p["reverse"]:
+        stacks.reverse()
+    ys = [
+        _stacked(equation, [s[i] for s in stacks], carried + i)
+        for i in range(len(equation.out_shapes) - carried)
+    ]
+    return [*carry, *ys]
+
+
+_scan.structural = True  # type: ignore[attr-defined]
+
+
+def _at(interpreter, equation, value, i, t):
+    """Entry t along axis 0."""
+    shapes = equation.in_shapes[i]
+    if isinstance(value, Det):
+        return Det(value.array[t])
+    piece = _cut(interpreter, equation, value, 0, t, t + 1, 1, False)
+    after = tuple((1, *s[1:]) for s in shapes), tuple(s[1:] for s in shapes)
+    step = Equation("squeeze", None, {}, {}, [after[0]], [after[1]], equation.source)  # type: ignore[list-item]
+    return _reshape(interpreter, step, [piece])
+
+
+def _stacked(equation, pieces, i):
+    """Pieces joined along a new axis 0."""
+    if all(isinstance(v, Det) for v in pieces):
+        return Det(jnp.stack([jnp.asarray(v.array) for v in pieces]))
+    fields = [as_field(v) if isinstance(v, Weight) else v for v in pieces]
+    if any(isinstance(v, Det) or len(v.blocks) > 1 for v in fields):
+        raise equation.refuse("a loop stacks constants with fields, or fields made of blocks.")
+    shapes = equation.out_shapes[i]
+    inner = tuple(s[1:] for s in shapes)
+    one = tuple((1, *s) for s in inner)
+    step = Equation("broadcast_in_dim", None, {}, {}, [inner], [one], equation.source)  # type: ignore[list-item]
+    where = tuple(range(1, len(inner[0]) + 1))
+    terms = []
+    for t, field in enumerate(fields):
+        field = _broadcast_field(step, field, where, (1, *inner[0]))
+        matrix = jnp.asarray(np.eye(len(fields))[:, t : t + 1])
+        terms.append((1.0, Linear(field.blocks[0][0], 0, matrix)))
+    axis = None if fields[0].wide_axis is None else fields[0].wide_axis + 1
+    return Field(((Sum(terms), fields[0].blocks[0][1]),), axis)

@@ -1,0 +1,264 @@
+"""Primitives that act entry by entry: linear ones give sums, others nonlinearities and products."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax.numpy as jnp
+from jax import lax
+
+from widelimit.fields import Apply, Const, Ew, Frozen, Literal, Sum
+from widelimit.trace._interpreter import RULES, rule
+from widelimit.trace._merging import common, constant_expression, multiply_nodes
+from widelimit.trace._values import Det, Field, Weight, aligned, as_field, is_number
+
+__all__ = ["fields_of"]
+
+_NONLINEAR = (
+    "exp exp2 log log1p expm1 tanh sin cos tan sinh cosh asin acos atan asinh acosh atanh logistic erf erfc erf_inv "
+    "lgamma digamma sqrt rsqrt cbrt abs sign floor ceil round is_finite square integer_pow pow max min rem atan2 "
+    "nextafter gt ge lt le eq ne not and or xor clamp bessel_i0e bessel_i1e"
+).split()
+
+
+def _drop_wide(array, equation, i):
+    """An operand's array without the (size 1) wide axes; scalars stay scalars."""
+    if jnp.ndim(array) == 0:
+        return array
+    wide = equation.wide_out()
+    axes = tuple(a for a, w in enumerate(wide) if w)
+    return jnp.squeeze(array, axis=axes) if axes and jnp.ndim(array) == len(wide) else array
+
+
+def fields_of(equation, values):
+    """Operands as fields or constants aligned with the output's axes; every Weight becomes a field."""
+    return [as_field(v) if isinstance(v, Weight) else v for v in values]
+
+
+def _blocks(equation, values, function):
+    """Apply a function of nodes to aligned blocks; deterministic operands become Const nodes of the finite shape."""
+    values = fields_of(equation, values)
+    fields = [v for v in values if isinstance(v, Field)]
+    shape = fields[0].shape
+    axis = next((f.wide_axis for f in fields if f.wide_axis is not None), None)
+    if any(f.wide_axis != axis for f in fields):
+        raise equation.refuse("its operands have different wide axes, or one is wide and the other is not.")
+    constants = {}
+    for i, v in enumerate(values):
+        if isinstance(v, Det):
+            array = _drop_wide(v.array, equation, i)
+            constants[i] = Const(jnp.asarray(array)) if jnp.ndim(array) else _Scalar(array, shape)
+    out = []
+    for nodes, n in aligned(fields):
+        queue = iter(nodes)
+        arguments = [constants[i] if i in constants else next(queue) for i in range(len(values))]
+        out.append((function(arguments), n))
+    return Field(tuple(out), axis)
+
+
+class _Scalar(Const):
+    """A number, kept as it is until it is applied."""
+
+    def __init__(self, number, shape):
+        self.number, self.shape = number, shape
+
+    @property
+    def array(self):
+        return self.number if is_number(self.number) else jnp.asarray(self.number)
+
+
+def _as_node(node):
+    if isinstance(node, _Scalar):
+        return Const(jnp.broadcast_to(jnp.asarray(node.number), node.shape))
+    return node
+
+
+def _deterministic(interpreter, equation, values):
+    """An elementwise primitive on constants with wide axes: computed once, kept at size 1."""
+    arrays = [v.array for v in values]
+    rank = len(equation.out_shapes[0][0])
+    arrays = [jnp.asarray(a) for a in arrays]
+    shapes = [a.shape for a in arrays if a.ndim == rank]
+    target = jnp.broadcast_shapes(*shapes) if shapes else ()
+    arrays = [jnp.broadcast_to(a, target) for a in arrays]
+    floats = [a for a in arrays if jnp.issubdtype(a.dtype, jnp.floating)]
+    if floats:
+        arrays = [a.astype(interpreter.dtype) if a.dtype.kind == "f" else a for a in arrays]
+    return Det(interpreter.cast(equation.primitive.bind(*arrays, **equation.params)))
+
+
+def _all_det(values):
+    return all(isinstance(v, Det) for v in values)
+
+
+@rule("add", "add_any", "sub")
+def _add(interpreter, equation, values):
+    if _all_det(values):
+        return _deterministic(interpreter, equation, values)
+    sign = -1.0 if equation.name == "sub" else 1.0
+    return _blocks(equation, values, lambda xs: Sum([(1.0, _as_node(xs[0])), (sign, _as_node(xs[1]))]))
+
+
+@rule("neg")
+def _negative(interpreter, equation, values):
+    if _all_det(values):
+        return _deterministic(interpreter, equation, values)
+    return _scaled(interpreter, values[0], -1.0, equation)
+
+
+def _scaled(interpreter, value, factor, equation):
+    if isinstance(value, Weight) and (is_number(factor) or jnp.ndim(factor) == 0):
+        return dataclasses.replace(value, scale=value.scale * factor)
+    value = as_field(value) if isinstance(value, Weight) else value
+    return value.map(lambda x: Sum([(factor, x)]))
+
+
+@rule("mul")
+def _multiply(interpreter, equation, values):
+    if _all_det(values):
+        return _deterministic(interpreter, equation, values)
+    for a, b in ((0, 1), (1, 0)):
+        if isinstance(values[b], Det) and isinstance(values[a], Weight) and jnp.size(values[b].array) == 1:
+            number = values[b].array
+            return _scaled(interpreter, values[a], number if is_number(number) else jnp.reshape(number, ()), equation)
+
+    def product(xs):
+        for a, b in ((0, 1), (1, 0)):
+            if isinstance(xs[b], Const):
+                return Sum([(xs[b].array, _as_node(xs[a]))])
+        return multiply_nodes(xs[0], xs[1])
+
+    return _blocks(equation, values, product)
+
+
+@rule("div")
+def _divide(interpreter, equation, values):
+    if _all_det(values):
+        return _deterministic(interpreter, equation, values)
+    if isinstance(values[1], Det):
+        return _multiply(interpreter, equation, [values[0], Det(1 / values[1].array)])
+    return _function(interpreter, equation, values)
+
+
+@rule("copy", "copy_p", "reduce_precision", "optimization_barrier")
+def _identity(interpreter, equation, values):
+    return values[0]
+
+
+@rule("convert_element_type")
+def _convert(interpreter, equation, values):
+    value = values[0]
+    if isinstance(value, Det):
+        if jnp.issubdtype(equation.params["new_dtype"], jnp.floating):
+            return Det(jnp.asarray(value.array).astype(interpreter.dtype))
+        return Det(jnp.asarray(value.array).astype(equation.params["new_dtype"]))
+    if isinstance(value, Field) and isinstance(value.blocks[0][0], Ew):
+        return _function(interpreter, equation, values)
+    if not jnp.issubdtype(equation.params["new_dtype"], jnp.floating):
+        raise equation.refuse("a wide field is rounded to integers.")
+    return value
+
+
+@rule("stop_gradient")
+def _stop_gradient(interpreter, equation, values):
+    value = values[0]
+    if isinstance(value, Weight):
+        return dataclasses.replace(value, prior=value.prior._replace(lr=0.0))
+    return value.map(Frozen) if isinstance(value, Field) else value
+
+
+def _function(interpreter, equation, values):
+    """Any other function: one preactivation is needed, of which all operands are functions."""
+    if _all_det(values):
+        return _deterministic(interpreter, equation, values)
+    params = tuple(sorted((k, v) for k, v in equation.params.items() if _hashable(v)))
+
+    def nonlinearity(nodes):
+        nodes = [_as_node(n) if not isinstance(n, _Scalar) else n for n in nodes]
+        variable = [n for n in nodes if not isinstance(n, Const)]
+        found = common(variable)
+        if not found:
+            raise equation.refuse(
+                "it is a function of several different preactivations at once.",
+                "Remedy: apply nonlinearities to one preactivation (a Gaussian field) at a time; for example put a "
+                "dense layer between a residual sum and the next nonlinearity.",
+            )
+        root, expressions = found[0]
+        queue = iter(expressions)
+        arguments = tuple(
+            constant_expression(n.array) if isinstance(n, Const) else next(queue) for n in nodes
+        )
+        return Ew(Apply(equation.primitive, params, arguments), root)
+
+    field = _blocks(equation, values, nonlinearity)
+    if field.wide_axis is None:
+        raise equation.refuse(
+            "it is a nonlinear function of a random value without a wide axis (an output, or a narrow layer), which "
+            "stays random in the limit.",
+            "Remedy: apply it to the kernel's predictions instead, or make the layer before it wide.",
+        )
+    return field
+
+
+def _hashable(value) -> bool:
+    try:
+        hash(value)
+    except TypeError:
+        return False
+    return True
+
+
+for _name in _NONLINEAR:
+    RULES[_name] = _function
+
+
+@rule("select_n")
+def _select(interpreter, equation, values):
+    if _all_det(values):
+        return _deterministic(interpreter, equation, values)
+    if isinstance(values[0], Det):
+        return _select_by_mask(interpreter, equation, values)
+    values = fields_of(equation, values)
+
+    def choose(nodes):
+        nodes = [n if isinstance(n, _Scalar) else _as_node(n) for n in nodes]
+        variable = [n for n in nodes if not isinstance(n, Const)]
+        found = common(variable)
+        if found:
+            root, expressions = found[0]
+            queue = iter(expressions)
+            arguments = tuple(
+                constant_expression(n.array) if isinstance(n, Const) else next(queue) for n in nodes
+            )
+            return Ew(Apply(equation.primitive, (), arguments), root)
+        mask = nodes[0]
+        if not isinstance(mask, Ew):
+            raise equation.refuse("its predicate is not a function of one preactivation.")
+        # the predicate is independent of (or linear next to) the cases: sum of indicator times case
+        one = Ew(Apply(lax.select_n_p, (), (mask.expression, Literal(0.0), Literal(1.0))), mask.leaf)
+        zero = Ew(Apply(lax.select_n_p, (), (mask.expression, Literal(1.0), Literal(0.0))), mask.leaf)
+        terms = [
+            multiply_nodes(indicator, _as_node(case))
+            for indicator, case in ((zero, nodes[1]), (one, nodes[2]))
+            if not (isinstance(case, Const) and is_number(case.array) and float(case.array) == 0)
+        ]
+        return Sum([(1.0, t) for t in terms])
+
+    return _blocks(equation, values, choose)
+
+
+def _select_by_mask(interpreter, equation, values):
+    mask = _drop_wide(jnp.asarray(values[0].array), equation, 0)
+    values = fields_of(equation, values[1:])
+
+    def choose(nodes):
+        return Sum(
+            [
+                (jnp.where(mask == i, 1.0, 0.0).astype(interpreter.dtype), _as_node(node))
+                for i, node in enumerate(nodes)
+            ]
+        )
+
+    return _blocks(equation, values, choose)
+
+

@@ -1,0 +1,188 @@
+"""Reads a jaxpr, traced at two widths, into nodes: one rule per primitive, nothing guessed."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend import core as jex_core
+
+from widelimit.fields import Covariance, Noise, UnknownLimitError
+from widelimit.trace._values import Det, Field, Weight
+
+__all__ = ["RULES", "Equation", "Interpreter", "rule"]
+
+RULES: dict[str, Callable] = {}
+
+
+def rule(*names: str):
+    """Register a function ``(interpreter, equation, values) -> value or list of values`` for primitives."""
+
+    def register(function):
+        for name in names:
+            RULES[name] = function
+        return function
+
+    return register
+
+
+@dataclasses.dataclass(frozen=True)
+class Equation:
+    """One primitive application, seen at two widths."""
+
+    name: str
+    primitive: Any
+    params: dict
+    params2: dict
+    in_shapes: list[tuple[tuple[int, ...], tuple[int, ...]]]
+    out_shapes: list[tuple[tuple[int, ...], tuple[int, ...]]]
+    source: str
+
+    def wide_in(self, i: int) -> tuple[bool, ...]:
+        """Which axes of input i are wide."""
+        return tuple(a != b for a, b in zip(*self.in_shapes[i], strict=True))
+
+    def wide_out(self, i: int = 0) -> tuple[bool, ...]:
+        """Which axes of output i are wide."""
+        return tuple(a != b for a, b in zip(*self.out_shapes[i], strict=True))
+
+    def refuse(self, why: str, remedy: str = "") -> UnknownLimitError:
+        """The error for this equation."""
+        place = f" at {self.source}" if self.source else ""
+        remedy = remedy or (
+            "Remedy: rewrite this line with operations whose limit is known, or compare finite networks with "
+            "wl.monte_carlo."
+        )
+        return UnknownLimitError(f"primitive `{self.name}`{place}: {why} {remedy}")
+
+
+class Interpreter:
+    """Runs a pair of jaxprs on one input; `covariance` supplies the moments that become deterministic."""
+
+    def __init__(self, covariance: Covariance, dtype, log: list | None = None):
+        self.covariance, self.dtype, self.log = covariance, dtype, log
+
+    def run(self, jaxpr, jaxpr2, consts, values):
+        """Values of the outputs, given those of the constants and inputs."""
+        env: dict = {}
+        shapes: dict = {}
+
+        def write(var, var2, value):
+            env[var] = value
+            shapes[var] = (tuple(var.aval.shape), tuple(var2.aval.shape))
+
+        def read(atom, atom2):
+            if isinstance(atom, jex_core.Literal):
+                return Det(self.cast(atom.val)), (np.shape(atom.val), np.shape(atom2.val))
+            return env[atom], shapes[atom]
+
+        for var, var2, value in zip(jaxpr.constvars, jaxpr2.constvars, consts, strict=True):
+            write(var, var2, value)
+        for var, var2, value in zip(jaxpr.invars, jaxpr2.invars, values, strict=True):
+            write(var, var2, value)
+        if len(jaxpr.eqns) != len(jaxpr2.eqns):
+            raise UnknownLimitError(
+                "the program has different operations at two widths, so its limit cannot be read. Remedy: let the "
+                "code not branch on the width."
+            )
+        for eqn, eqn2 in zip(jaxpr.eqns, jaxpr2.eqns, strict=True):
+            ins = [read(a, b) for a, b in zip(eqn.invars, eqn2.invars, strict=True)]
+            equation = self._equation(eqn, eqn2, [s for _, s in ins])
+            outs = self.apply(equation, [v for v, _ in ins])
+            for var, var2, value in zip(eqn.outvars, eqn2.outvars, outs, strict=True):
+                write(var, var2, value)
+        return [read(a, b)[0] for a, b in zip(jaxpr.outvars, jaxpr2.outvars, strict=True)]
+
+    def _equation(self, eqn, eqn2, in_shapes):
+        if eqn.primitive.name != eqn2.primitive.name:
+            raise UnknownLimitError(
+                f"the program does `{eqn.primitive.name}` at one width and `{eqn2.primitive.name}` at another; its "
+                "limit cannot be read. Remedy: let the code not branch on the width."
+            )
+        return Equation(
+            eqn.primitive.name,
+            eqn.primitive,
+            eqn.params,
+            eqn2.params,
+            in_shapes,
+            [(tuple(a.aval.shape), tuple(b.aval.shape)) for a, b in zip(eqn.outvars, eqn2.outvars, strict=True)],
+            _source(eqn),
+        )
+
+    def apply(self, equation: Equation, values: list) -> list:
+        """Outputs of one equation."""
+        function = RULES.get(equation.name)
+        deterministic = all(isinstance(v, Det) for v in values)
+        if deterministic and not any(map(any, map(equation.wide_in, range(len(values))))) and (
+            not any(any(equation.wide_out(i)) for i in range(len(equation.out_shapes)))
+        ):
+            if function is None or not getattr(function, "structural", False):
+                return self._evaluate(equation, values)
+        if function is None:
+            kinds = ", ".join(_kind(v) for v in values)
+            raise equation.refuse(f"no rule gives its infinite-width limit (operands: {kinds}).")
+        out = function(self, equation, values)
+        outs = list(out) if isinstance(out, list) else [out]
+        if self.log is not None:
+            self.log.append((equation, outs))
+        return outs
+
+    def _evaluate(self, equation, values):
+        arrays = [v.array for v in values]
+        params = dict(equation.params)
+        if equation.name == "convert_element_type" and jnp.issubdtype(params["new_dtype"], jnp.floating):
+            return [Det(jnp.asarray(arrays[0]).astype(self.dtype))]
+        arrays = [
+            jnp.broadcast_to(a, shape) if not _is_key(a) and jnp.shape(a) != shape else a
+            for a, (shape, _) in zip(arrays, equation.in_shapes, strict=True)
+        ]
+        if all(not _is_key(a) for a in arrays) and equation.primitive.name not in ("random_wrap", "random_seed"):
+            arrays = [jnp.asarray(a) for a in arrays]
+        out = equation.primitive.bind(*arrays, **params)
+        outs = out if equation.primitive.multiple_results else [out]
+        return [Det(self.cast(o)) for o in outs]
+
+    def cast(self, value):
+        """Floating-point arrays in the working precision; numbers stay Python numbers, exact until they are used."""
+        if isinstance(value, np.ndarray | np.generic) and np.ndim(value) == 0 and value.dtype.kind in "fiub":
+            return value.item()
+        if hasattr(value, "dtype") and not _is_key(value) and jnp.issubdtype(value.dtype, jnp.floating):
+            return jnp.asarray(value).astype(self.dtype)
+        return value
+
+    def noise(self, first, second, shape, offset: int = 0) -> Noise:
+        """A fresh source of noise."""
+        return Noise(object(), first, second, shape, offset)
+
+    def field_mean(self, field: Field):
+        """``sum over blocks of n E[X]`` and the finite shape: a sum over the wide axis."""
+        total: Any = jnp.zeros(field.shape, self.dtype)
+        for node, n in field.blocks:
+            value = self.covariance.mean(node)
+            if value is not None:
+                total = total + n * jnp.asarray(value, self.dtype)
+        return total
+
+
+def _is_key(value) -> bool:
+    return hasattr(value, "dtype") and jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key)
+
+
+def _kind(value) -> str:
+    if isinstance(value, Det):
+        return "deterministic"
+    return "parameter" if isinstance(value, Weight) else "wide field"
+
+
+def _source(eqn) -> str:
+    """``file:line`` of the user's code, where JAX's traceback gives it."""
+    traceback = getattr(getattr(eqn, "source_info", None), "traceback", None)
+    for frame in getattr(traceback, "frames", None) or []:
+        name = frame.file_name
+        if "/jax/" not in name and "site-packages" not in name and "/widelimit/trace/" not in name:
+            return f"{name}:{getattr(frame, 'line_num', None) or getattr(frame, 'start_line', '?')}"
+    return ""

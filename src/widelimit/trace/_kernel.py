@@ -1,0 +1,117 @@
+"""Kernel functions of one pair of inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from widelimit._precision import enable_x64
+from widelimit.fields import Covariance, UnknownLimitError
+from widelimit.trace import _calls, _contraction, _elementwise, _shape
+from widelimit.trace._interpreter import Interpreter
+from widelimit.trace._program import Program
+from widelimit.trace._values import Det, Field, Weight, aligned, as_field
+
+__all__ = ["Kernel", "Kernels", "evaluate"]
+
+_RULE_FILES = (_calls, _contraction, _elementwise, _shape)  # importing them registers the rules
+
+
+class Kernels(NamedTuple):
+    """Both kernels of a network."""
+
+    nngp: Any
+    ntk: Any
+
+
+def _run(program: Program, closed, closed2, covariance, x, log=None) -> Field:
+    interpreter = Interpreter(covariance, x.dtype, log)
+    jaxpr, jaxpr2 = closed.jaxpr, closed2.jaxpr
+    wide = [
+        tuple(a != b for a, b in zip(s, t, strict=True))
+        for s, t in zip(program.shapes, program.shapes2, strict=True)
+    ]
+    weights = [
+        Weight(i, p, tuple(range(len(s))), (0,) * len(s), s, s, w)
+        for i, (p, s, w) in enumerate(zip(program.priors, program.shapes, wide, strict=True))
+    ]
+    consts = [Det(interpreter.cast(c)) for c in closed.consts]
+    outs = interpreter.run(jaxpr, jaxpr2, consts, [*weights, Det(x)])
+    if len(outs) != 1:
+        raise UnknownLimitError(f"the network must return one array, and returns {len(outs)}.")
+    out = as_field(outs[0]) if isinstance(outs[0], Weight) else outs[0]
+    if isinstance(out, Det):
+        raise UnknownLimitError("the output does not depend on any Gaussian parameter, so it has no kernel.")
+    return out
+
+
+def evaluate(program: Program, kinds: tuple[str, ...], x1, x2=None, log=None):
+    """Kernels (K for "nngp", T for "ntk") of one pair, averaged over outputs; `x2` None: the diagonal."""
+    closed, closed2 = program.trace(tuple(x1.shape))
+    covariance = Covariance()
+    first = _run(program, closed, closed2, covariance, x1, log)
+    if x2 is None:
+        second = first
+    else:
+        if x2.shape != x1.shape:
+            closed, closed2 = program.trace(tuple(x2.shape))
+        second = _run(program, closed, closed2, covariance, x2)
+    out = []
+    for kind in kinds:
+        total, channels = jnp.zeros((), x1.dtype), 0
+        for (a, b), n in aligned([first, second]):
+            a = b if x2 is None else a
+            value = covariance.pair("K" if kind == "nngp" else "T", a, b, tuple(range(len(a.shape))))
+            if value is not None:
+                total = total + n * jnp.mean(jnp.broadcast_to(jnp.asarray(value), a.shape))
+            channels += n
+        out.append((total / channels).astype(x1.dtype))
+    if log is not None:
+        log.append(("approximate", covariance.approximate))
+    return out
+
+
+class Kernel:
+    """A kernel ``k(x, x')`` of one pair of inputs; ``k.diag(x)`` is ``k(x, x)`` with the noise of dropout shared.
+
+    JAX arrays (traced or not) in, JAX arrays out, in their precision; NumPy in (or lists), NumPy float64 out.
+    """
+
+    def __init__(self, program_for: Callable[[tuple[int, ...]], Program], kinds: tuple[str, ...]):
+        self._program_for, self.kinds = program_for, kinds
+
+    def __call__(self, x1, x2):
+        """Kernel of the pair (x1, x2), averaged over the outputs of the network."""
+        if _is_jax(x1) or _is_jax(x2):
+            return self._packed(evaluate(self._program_for(jnp.shape(x1)), self.kinds, *_floats(x1, x2)))
+        with enable_x64():
+            a, b = (jnp.asarray(np.asarray(x, np.float64)) for x in (x1, x2))
+            values = jax.jit(lambda a, b: evaluate(self._program_for(a.shape), self.kinds, a, b))(a, b)
+        return self._packed([np.asarray(v) for v in values])
+
+    def diag(self, x):
+        """Kernel of x with itself."""
+        if _is_jax(x):
+            return self._packed(evaluate(self._program_for(jnp.shape(x)), self.kinds, *_floats(x)))
+        with enable_x64():
+            a = jnp.asarray(np.asarray(x, np.float64))
+            values = jax.jit(lambda a: evaluate(self._program_for(a.shape), self.kinds, a))(a)
+        return self._packed([np.asarray(v) for v in values])
+
+    def _packed(self, values):
+        return Kernels(*values) if len(self.kinds) == 2 else values[0]
+
+
+def _is_jax(x) -> bool:
+    return isinstance(x, jax.Array | jax.core.Tracer)
+
+
+def _floats(*xs):
+    dtype = jnp.result_type(*xs)
+    dtype = dtype if jnp.issubdtype(dtype, jnp.floating) else jnp.result_type(float)
+    dtype = jnp.float32 if dtype in (jnp.float16, jnp.bfloat16) else dtype
+    return [jnp.asarray(x).astype(dtype) for x in xs]

@@ -1,0 +1,145 @@
+"""The public doors: kernels of a module, and `limit` of any function or builder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from widelimit._precision import enable_x64
+from widelimit.duals import Series
+from widelimit.trace._kernel import Kernel, evaluate
+from widelimit.trace._prior import Normal
+from widelimit.trace._program import Program, program_of_builder, program_of_function, program_of_module
+from widelimit.trace._values import Det, Field
+
+__all__ = ["Limit", "kernels", "limit", "nngp", "ntk"]
+
+
+def _of_module(net, kinds) -> Kernel:
+    if not hasattr(net, "init") or not hasattr(net, "apply") or isinstance(net, type):
+        raise TypeError(
+            f"expected a network with init(key, shape) and apply(params, x), such as nn.Sequential(...), not {net!r}. "
+            "For a plain function use wl.limit(f, prior)."
+        )
+    return Kernel(lambda shape: program_of_module(net, shape), kinds)
+
+
+def nngp(net) -> Kernel:
+    """Kernel of the Gaussian process that the wide network is at initialisation.
+
+    ``K(x, x') = lim E[f(x) f(x')]`` per output, width -> infinity.  net: an `nn` module, or anything with
+    ``init(key, shape)`` and ``apply(params, x, key=None)`` for one example and dataclass fields called `width`.
+    Source: Neal 1994; Lee et al. 2018, eq. 4-5; Matthews et al. 2018.
+    """
+    return _of_module(net, ("nngp",))
+
+
+def ntk(net) -> Kernel:
+    """Neural Tangent Kernel of the wide network.
+
+    ``Theta(x, x') = lim <df(x)/dtheta, df(x')/dtheta>`` per output, width -> infinity.  Input as in `nngp`.
+    Source: Jacot et al. 2018, theorem 1.
+    """
+    return _of_module(net, ("ntk",))
+
+
+def kernels(net) -> Kernel:
+    """Both kernels at once, as a named tuple ``(nngp, ntk)`` for each pair; cheaper than one after the other."""
+    return _of_module(net, ("nngp", "ntk"))
+
+
+def limit(f: Callable, prior: Callable[[int], Any] | None = None, *, lr: Any = None) -> Limit:
+    """Infinite-width limit of a function or of the models that a builder makes.
+
+    ``limit(f, prior)``: ``f(params, x)`` on one example, ``prior(n)`` the pytree of `wl.normal` at width n.
+    ``limit(builder)``: ``builder(n, key)`` returns a callable pytree (an Equinox module) of width n; priors are read
+    from its initialisers.
+    lr: None takes the learning rates stated in the prior (builders: "ntk"); "ntk" makes each ``lr = std^2``, the NTK of
+    the NTK-parameterised twin; a number applies to all of a builder's parameters.
+    """
+    if not callable(f):
+        raise TypeError(f"limit: the first argument must be a function or a builder, not {f!r}.")
+    if prior is not None and not callable(prior):
+        raise TypeError("limit: prior must be a function of the width n, e.g. lambda n: {'W': wl.normal((n, 8))}.")
+    return Limit(f, prior, lr)
+
+
+class Limit:
+    """The limit of one network: kernels of a pair, and what they were read from."""
+
+    def __init__(self, f: Callable, prior: Callable | None, lr: Any):
+        self._f, self._prior = f, prior
+        if prior is None:
+            self._program = program_of_builder(f, "ntk" if lr is None else lr)
+        else:
+            self._program = program_of_function(f, prior, "own" if lr is None else lr)
+        self.nngp = Kernel(self._at, ("nngp",))
+        self.ntk = Kernel(self._at, ("ntk",))
+        self.kernels = Kernel(self._at, ("nngp", "ntk"))
+
+    def _at(self, shape) -> Program:
+        return self._program
+
+    def finite(self, n: int, key: jax.Array) -> Callable:
+        """The real network of width n: a function of one example, with parameters drawn from the prior."""
+        if self._prior is None:
+            return self._f(n, key)
+        params = self.draw(n, key)
+        return lambda x: self._f(params, x)
+
+    def draw(self, n: int, key: jax.Array):
+        """Parameters of width n drawn from the prior, for ``f(params, x)``."""
+        if self._prior is None:
+            raise ValueError("a builder draws its own parameters: use limit.finite(n, key).")
+        leaves, structure = jax.tree.flatten(self._prior(n), is_leaf=lambda a: isinstance(a, Normal))
+        keys = jax.random.split(key, len(leaves))
+        return jax.tree.unflatten(structure, [a.draw(k) for a, k in zip(leaves, keys, strict=True)])
+
+    def explain(self, x=None, shape: tuple[int, ...] | None = None) -> str:
+        """A table of the program: each parameter's law, each line's kind of node, and what is approximate."""
+        if x is None and shape is None:
+            raise ValueError("explain: give an example x, or the shape of one.")
+        example = np.asarray(x, np.float64) if x is not None else np.ones(shape)  # type: ignore[arg-type]
+        log: list = []
+        with enable_x64():
+            evaluate(self._program, ("nngp", "ntk"), jnp.asarray(example), log=log)
+            return "\n".join(_explained(self._program, log))
+
+
+def _explained(program: Program, log) -> list[str]:
+    lines = ["parameters (shape with n for wide axes; std; learning rate)"]
+    for name, prior, shape, shape2 in zip(
+        program.names, program.priors, program.shapes, program.shapes2, strict=False
+    ):
+        axes = ", ".join("n" if a != b else str(a) for a, b in zip(shape, shape2, strict=True))
+        lines.append(f"  {name or 'params'}: ({axes})  std {float(prior.variance) ** 0.5:.4g}  lr {float(prior.lr):.4g}")
+    lines.append("program (primitive -> result)")
+    approximate: dict = {}
+    for entry in log:
+        if entry[0] == "approximate":
+            approximate = entry[1]
+            continue
+        equation, outs = entry
+        for out in outs:
+            what = "deterministic" if isinstance(out, Det) else "parameter"
+            if isinstance(out, Field):
+                node = out.blocks[0][0]
+                what = f"{type(node).__name__}{' (Gaussian)' if node.gaussian else ''}, wide axis {out.wide_axis}"
+        lines.append(f"  {equation.name:20s} -> {what}" + (f"   [{equation.source}]" if equation.source else ""))
+    lines.append("approximations")
+    for name, held in approximate.items():
+        if held is None:
+            lines.append(f"  {name}")
+        else:
+            dual, variance = held
+            if isinstance(dual, Series):
+                errors = [float(jnp.max(e)) for e in dual.error(jnp.asarray(variance))]
+                lines.append(f"  {name}: relative error at most {errors[0]:.1e} (K), {errors[1]:.1e} (its derivative)")
+    lines += [f"  {note}" for note in program.notes]
+    if lines[-1] == "approximations":
+        lines.append("  none: every expectation in closed form")
+    return lines

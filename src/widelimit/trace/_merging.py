@@ -1,0 +1,135 @@
+"""Elementwise functions of functions: composed into one function of one preactivation wherever there is one."""
+
+from __future__ import annotations
+
+from jax import lax
+
+from widelimit.fields import Apply, Const, Derivative, Ew, Literal, Node, Parameter, Prod, Sum, Variable
+from widelimit.trace._values import is_number
+
+__all__ = ["common", "constant_expression", "multiply_nodes"]
+
+
+def constant_expression(array):
+    """A literal where the number is known, else a parameter."""
+    if is_number(array):
+        value = array if isinstance(array, float | int | bool) else array.item()
+        return Literal(value)
+    return Parameter(array)
+
+
+def _substitute(expression, inner):
+    if isinstance(expression, Variable):
+        return inner
+    if isinstance(inner, Variable):
+        return expression
+    if isinstance(expression, Derivative):
+        return None  # the derivative is with respect to its own variable: leave it unmerged
+    if isinstance(expression, Apply):
+        arguments = tuple(_substitute(a, inner) for a in expression.arguments)
+        return None if None in arguments else expression._replace(arguments=arguments)
+    return expression
+
+
+def _apply(primitive, *arguments):
+    return Apply(primitive, (), arguments)
+
+
+def _chain(node: Node):
+    """Ways to see a node as a function of one Gaussian field: pairs (field, expression), outermost first."""
+    if isinstance(node, Const):
+        return None
+    if isinstance(node, Ew):
+        out = []
+        for root, inner in _chain(node.leaf):
+            expression = _substitute(node.expression, inner)
+            if expression is not None:
+                out.append((root, expression))
+        return out
+    if node.gaussian:
+        out = [(node, Variable())]
+        if isinstance(node, Sum) and len(node.terms) == 1:
+            coefficient, child = node.terms[0]
+            inner = _chain(child)
+            if inner is not None and is_number(coefficient):
+                factor = constant_expression(coefficient)
+                out += [(root, _apply(lax.mul_p, factor, e)) for root, e in inner]
+        return out
+    if isinstance(node, Sum):
+        found = common([child for _, child in node.terms])
+        out = []
+        for root, expressions in found:
+            total = None
+            for (coefficient, _), e in zip(node.terms, expressions, strict=True):
+                term = (
+                    e
+                    if is_number(coefficient) and float(coefficient) == 1
+                    else _apply(lax.mul_p, constant_expression(coefficient), e)
+                )
+                total = term if total is None else _apply(lax.add_p, total, term)
+            out.append((root, total))
+        return out
+    if isinstance(node, Prod):
+        out = []
+        for root, expressions in common(node.factors):
+            total = expressions[0]
+            for e in expressions[1:]:
+                total = _apply(lax.mul_p, total, e)
+            out.append((root, total))
+        return out
+    return []
+
+
+def common(nodes: list[Node]):
+    """Gaussian fields of which all the nodes are functions: pairs (field, expressions), outermost first."""
+    chains = [_chain(n) for n in nodes]
+    known = [c for c in chains if c is not None]
+    if not known:
+        return []
+    out = []
+    for root, _ in known[0]:
+        expressions = []
+        for node, chain in zip(nodes, chains, strict=True):
+            if chain is None:
+                assert isinstance(node, Const)
+                array = node.array
+                array = array.reshape(()) if array.size == 1 else array
+                expressions.append(constant_expression(array))
+                continue
+            match = [e for r, e in chain if r is root]
+            if not match:
+                break
+            expressions.append(match[0])
+        else:
+            out.append((root, expressions))
+    return out
+
+
+def multiply_nodes(a: Node, b: Node) -> Node:
+    """``a b``: scaled, merged into one function of one field, or a product."""
+    for x, y in ((a, b), (b, a)):
+        if isinstance(x, Const):
+            return Sum([(x.array, y)])
+    found = common([a, b])
+    if found:
+        root, (first, second) = found[0]
+        return Ew(_apply(lax.mul_p, first, second), root)
+    for x, y in ((a, b), (b, a)):
+        if isinstance(x, Sum) and not x.gaussian:
+            return Sum([(c, multiply_nodes(n, y)) for c, n in x.terms])
+        if isinstance(x, Sum) and len(x.terms) == 1:
+            return Sum([(x.terms[0][0], multiply_nodes(x.terms[0][1], y))])
+    factors: list[Node] = []
+    for x in (a, b):
+        for factor in x.factors if isinstance(x, Prod) else [x]:
+            for i, other in enumerate(factors):
+                merged = common([other, factor])
+                if merged:
+                    root, (first, second) = merged[0]
+                    factors[i] = Ew(_apply(lax.mul_p, first, second), root)
+                    break
+            else:
+                factors.append(factor)
+    return factors[0] if len(factors) == 1 else Prod(factors)
+
+

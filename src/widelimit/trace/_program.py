@@ -1,0 +1,175 @@
+"""A network as a pair of traced programs: what `Limit` reads, whatever front door it came through."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from widelimit._precision import enable_x64
+from widelimit.fields import Prior, UnknownLimitError
+from widelimit.trace._prior import Normal, prior_of_draw
+
+__all__ = ["Program", "program_of_builder", "program_of_function", "program_of_module"]
+
+_PRIMARY_WIDTH = 2**20
+
+
+class Program(NamedTuple):
+    """``apply(leaves, x)`` at two widths, shapes of the leaves at both, and their priors (leaf names for messages)."""
+
+    apply: Callable
+    apply2: Callable
+    shapes: list
+    shapes2: list
+    priors: list[Prior]
+    names: list[str]
+    notes: list[str]
+
+    def trace(self, shape: tuple[int, ...]):
+        """Closed jaxprs at the two widths for inputs of one shape; literals in 64 bits, nothing is computed."""
+        with enable_x64():
+            x = jax.ShapeDtypeStruct(shape, jnp.float64)
+            out = []
+            for function, shapes in ((self.apply, self.shapes), (self.apply2, self.shapes2)):
+                leaves = [jax.ShapeDtypeStruct(s, jnp.float64) for s in shapes]
+                out.append(jax.make_jaxpr(function)(leaves, x))
+        return out[0], out[1]
+
+
+def _names(tree) -> list[str]:
+    return [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_flatten_with_path(tree)[0]]
+
+
+def _learning_rate(lr, std):
+    if lr == "ntk":
+        return std**2
+    return lr
+
+
+def _widened(module):
+    """The same module with every `width` doubled."""
+    out = copy.copy(module)
+    for field in dataclasses.fields(module):
+        value = getattr(module, field.name)
+        if field.name == "width":
+            value = 2 * value
+        elif isinstance(value, tuple) and any(dataclasses.is_dataclass(v) for v in value):
+            value = tuple(_widened(v) if dataclasses.is_dataclass(v) else v for v in value)
+        elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+            value = _widened(value)
+        else:
+            continue
+        object.__setattr__(out, field.name, value)
+    return out
+
+
+def program_of_module(net, shape) -> Program:
+    """For objects with ``init(key, shape)`` and ``apply(params, x, key=None)`` whose `width` fields may be scaled."""
+    nets = [net, _widened(net)]
+    key = jax.random.key(0)
+    closed, shapes, trees = [], [], []
+    for n in nets:
+        try:
+            with enable_x64():
+                closed.append(jax.make_jaxpr(lambda k, n=n: n.init(k, shape))(key))
+                tree = jax.eval_shape(lambda n=n: n.init(key, shape))
+        except (TypeError, ValueError) as error:
+            raise UnknownLimitError(
+                f"the network cannot be built for an input of shape {shape} at two widths: {error} (A residual or sum "
+                "whose branches have different widths, one of them the input itself, has no limit. Remedy: put a "
+                "Dense layer before it.)"
+            ) from error
+        leaves, structure = jax.tree.flatten(tree)
+        shapes.append([tuple(leaf.shape) for leaf in leaves])
+        trees.append(structure)
+    laws = prior_of_draw(closed[0], [key])
+    priors = [Prior(std**2, 1.0, mean) for mean, std, _ in laws]
+
+    def apply(n, structure):
+        def function(leaves, x):
+            return n.apply(jax.tree.unflatten(structure, leaves), x, key=jax.random.key(0))
+
+        return function
+
+    names = _names(jax.tree.unflatten(trees[0], shapes[0])) if priors else []
+    return Program(
+        apply(nets[0], trees[0]), apply(nets[1], trees[1]), shapes[0], shapes[1], priors, names[: len(priors)], []
+    )
+
+
+def program_of_function(f, prior: Callable[[int], Any], lr="own") -> Program:
+    """For ``f(params, x)`` with ``prior(n)`` a pytree of `normal` at width n."""
+    trees = [prior(n) for n in (_PRIMARY_WIDTH, _PRIMARY_WIDTH // 2)]
+    flat = []
+    for tree in trees:
+        leaves, structure = jax.tree.flatten(tree, is_leaf=lambda a: isinstance(a, Normal))
+        wrong = [a for a in leaves if not isinstance(a, Normal)]
+        if wrong or not leaves:
+            raise TypeError(
+                "prior must be a function of the width that returns a pytree of wl.normal(shape, std, lr)"
+                + (f"; it holds {type(wrong[0]).__name__}." if wrong else "; it is empty.")
+            )
+        flat.append((leaves, structure))
+    if flat[0][1] != flat[1][1]:
+        raise ValueError("prior: the pytree must have the same structure at every width.")
+    priors = [leaf.prior() for leaf in flat[0][0]]
+    if lr == "ntk":
+        priors = [p._replace(lr=p.variance) for p in priors]
+
+    def apply(structure):
+        return lambda leaves, x: f(jax.tree.unflatten(structure, leaves), x)
+
+    names = _names(jax.tree.unflatten(flat[0][1], [leaf.shape[:0] or 0 for leaf in flat[0][0]]))
+    return Program(
+        apply(flat[0][1]),
+        apply(flat[1][1]),
+        [leaf.shape for leaf in flat[0][0]],
+        [leaf.shape for leaf in flat[1][0]],
+        priors,
+        names,
+        [],
+    )
+
+
+def program_of_builder(builder, lr="ntk") -> Program:
+    """For ``builder(n, key)`` returning a callable pytree (an Equinox module, say) of width n."""
+    key = jax.random.key(0)
+    applies, shapes, laws, names = [], [], [], []
+    for n in (_PRIMARY_WIDTH, _PRIMARY_WIDTH // 2):
+        held: dict = {}
+
+        def draw(k, n=n, held=held):
+            model = builder(n, k)
+            leaves, structure = jax.tree.flatten(model)
+            is_array = [hasattr(a, "dtype") and jnp.issubdtype(a.dtype, jnp.inexact) for a in leaves]
+            held.update(
+                structure=structure, is_array=is_array, static=[a for a, i in zip(leaves, is_array, strict=True) if not i],
+                names=[m for m, i in zip(_names(model), is_array, strict=True) if i], callable=callable(model),
+            )  # fmt: skip
+            return [a for a, i in zip(leaves, is_array, strict=True) if i]
+
+        closed = jax.make_jaxpr(draw)(key)
+        if not held["callable"]:
+            raise TypeError("builder(n, key) must return a model that can be called on one example x.")
+        shapes.append([tuple(v.aval.shape) for v in closed.jaxpr.outvars])
+        if not laws:
+            laws, names = prior_of_draw(closed, [key]), held["names"]
+
+        def apply(leaves, x, held=held):
+            arrays, static = iter(leaves), iter(held["static"])
+            merged = [next(arrays) if i else next(static) for i in held["is_array"]]
+            return jax.tree.unflatten(held["structure"], merged)(x)
+
+        applies.append(apply)
+    priors = [Prior(std**2, _learning_rate(lr, std), mean) for mean, std, _ in laws]
+    notes = [
+        f"{name}: initialiser is not Gaussian; replaced by a Gaussian of the same variance (exact for wide inputs)"
+        for name, (_, _, gaussian) in zip(names, laws, strict=True)
+        if not gaussian
+    ]
+    return Program(applies[0], applies[1], shapes[0], shapes[1], priors, names, notes)

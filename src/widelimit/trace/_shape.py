@@ -1,0 +1,278 @@
+"""Primitives that move, cut, join or sum axes."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax.numpy as jnp
+import numpy as np
+
+from widelimit.fields import Axes, Const, Linear, Sum
+from widelimit.trace._contraction import permuted
+from widelimit.trace._interpreter import rule
+from widelimit.trace._values import Det, Field, Weight, as_field, shifted
+
+__all__: list[str] = []
+
+
+def _wide_sizes(equation, i=0):
+    """Output shape with its wide axes at size 1."""
+    return tuple(1 if w else n for w, n in zip(equation.wide_out(i), equation.out_shapes[i][0], strict=True))
+
+
+def _finite_index(field: Field, axis: int) -> int:
+    return axis - (field.wide_axis is not None and axis > field.wide_axis)
+
+
+@rule("transpose")
+def _transpose(interpreter, equation, values):
+    order = equation.params["permutation"]
+    value = values[0]
+    if isinstance(value, Det):
+        return Det(jnp.transpose(value.array, order))
+    if isinstance(value, Weight):
+        return dataclasses.replace(value, axes=tuple(value.axes[i] for i in order))
+    return permuted(value, order)
+
+
+@rule("broadcast_in_dim")
+def _broadcast(interpreter, equation, values):
+    value, where = values[0], equation.params["broadcast_dimensions"]
+    shape = _wide_sizes(equation)
+    if isinstance(value, Det):
+        array = jnp.asarray(value.array)
+        expanded = [1] * len(shape)
+        for i, j in enumerate(where):
+            expanded[j] = array.shape[i]
+        return Det(jnp.broadcast_to(array.reshape(expanded), shape))
+    if isinstance(value, Weight):
+        added = [i for i in range(len(shape)) if i not in where]
+        if all(shape[i] == 1 and not equation.wide_out()[i] for i in added) and (
+            equation.in_shapes[0][0] == tuple(equation.out_shapes[0][0][j] for j in where)
+        ):
+            axes: list = [None] * len(shape)
+            for i, j in enumerate(where):
+                axes[j] = value.axes[i]
+            return dataclasses.replace(value, axes=tuple(axes))
+        value = as_field(value)
+    return _broadcast_field(equation, value, where, shape)
+
+
+def _broadcast_field(equation, field, where, shape):
+    wide_out = equation.wide_out()
+    axis = None if field.wide_axis is None else where[field.wide_axis]
+    if any(w and i != axis for i, w in enumerate(wide_out)):
+        raise equation.refuse("a random value is repeated along a wide axis, so its channels are not independent.")
+    finite_out = [i for i in range(len(shape)) if i != axis]
+    back = {j: i for i, j in enumerate(where)}
+    in_shape = equation.in_shapes[0][0]
+    source = []
+    for i in finite_out:
+        if i in back and (in_shape[back[i]] == shape[i]):
+            source.append(_finite_index(field, back[i]))
+        else:
+            source.append(None)  # new, or repeated from size 1 (that axis of the child is dropped)
+    sizes = tuple(shape[i] for i in finite_out)
+    if source == list(range(len(field.shape))):
+        return Field(field.blocks, axis)
+    return Field(tuple((Axes(x, tuple(source), sizes), n) for x, n in field.blocks), axis)
+
+
+@rule("squeeze", "reshape", "expand_dims")
+def _reshape(interpreter, equation, values):
+    value = values[0]
+    before, after = equation.in_shapes[0][0], equation.out_shapes[0][0]
+    if isinstance(value, Det):
+        return Det(jnp.reshape(value.array, _wide_sizes(equation)))
+    matches = _axis_matches(before, after)
+    if matches is None or equation.params.get("dimensions", None) not in (None,) and equation.name == "reshape":
+        raise equation.refuse(
+            "axes are merged or split.", "Remedy: keep the axes apart (contract over several axes with jnp.einsum)."
+        )
+    if isinstance(value, Weight):
+        axes = tuple(None if j is None else value.axes[j] for j in matches)
+        if any(value.axes[j] is not None and j not in matches for j in range(len(before))):
+            value = as_field(value)
+        else:
+            return dataclasses.replace(value, axes=axes)
+    axis = None if value.wide_axis is None else matches.index(value.wide_axis)
+    source = tuple(
+        None if j is None else _finite_index(value, j) for i, j in enumerate(matches) if i != axis
+    )
+    sizes = tuple(n for i, n in enumerate(after) if i != axis)
+    if source == tuple(range(len(value.shape))):
+        return Field(value.blocks, axis)
+    return Field(tuple((Axes(x, source, sizes), n) for x, n in value.blocks), axis)
+
+
+def _axis_matches(before, after):
+    """For each output axis the input axis it is, None for a new axis of size 1; None if axes merge or split."""
+    out: list[int | None] = []
+    i = 0
+    for n in after:
+        while i < len(before) and before[i] == 1 and n != 1:
+            i += 1
+        if i < len(before) and before[i] == n:
+            out.append(i)
+            i += 1
+        elif n == 1:
+            out.append(None)
+        else:
+            return None
+    return out if all(n == 1 for n in before[i:]) else None
+
+
+@rule("slice")
+def _slice(interpreter, equation, values):
+    start, limit = equation.params["start_indices"], equation.params["limit_indices"]
+    start2, limit2 = equation.params2["start_indices"], equation.params2["limit_indices"]
+    strides = equation.params["strides"] or (1,) * len(start)
+    value = values[0]
+    wide = equation.wide_in(0)
+    for axis in range(len(start)):
+        whole = (start[axis], limit[axis], strides[axis]) == (0, equation.in_shapes[0][0][axis], 1)
+        whole2 = (start2[axis], limit2[axis]) == (0, equation.in_shapes[0][1][axis])
+        if whole and whole2:
+            continue
+        if wide[axis] and not equation.wide_out()[axis]:
+            raise equation.refuse(
+                "a fixed number of channels is cut out of a wide axis.",
+                "Remedy: cut fractions of the width (n // 2), or give the part its own layer.",
+            )
+        if wide[axis] and strides[axis] != 1:
+            raise equation.refuse("channels are taken with a stride.")
+        value = _cut(interpreter, equation, value, axis, start[axis], limit[axis], strides[axis], wide[axis])
+    return value
+
+
+def _cut(interpreter, equation, value, axis, start, limit, stride, wide):
+    if isinstance(value, Det):
+        if wide:
+            return value
+        index = [slice(None)] * jnp.ndim(value.array)
+        index[axis] = slice(start, limit, stride)
+        return Det(jnp.asarray(value.array)[tuple(index)])
+    if isinstance(value, Weight) and stride == 1 and value.axes[axis] is not None:
+        own = value.axes[axis]
+        starts, sizes = list(value.start), list(value.size)
+        starts[own] += start
+        sizes[own] = limit - start
+        return dataclasses.replace(value, start=tuple(starts), size=tuple(sizes))
+    field = as_field(value) if isinstance(value, Weight) else value
+    if axis == field.wide_axis:
+        return _cut_width(field, start, limit)
+    index = _finite_index(field, axis)
+    rows = np.arange(start, limit, stride)
+    matrix = jnp.asarray(np.eye(field.shape[index])[rows])
+    return field.map(lambda x: Linear(x, index, matrix))
+
+
+def _cut_width(field, start, limit):
+    blocks, low = [], 0
+    for node, n in field.blocks:
+        a, b = max(start, low), min(limit, low + n)
+        if a < b:
+            blocks.append((shifted(node, a - low), b - a))
+        low += n
+    return Field(tuple(blocks), field.wide_axis)
+
+
+@rule("split")
+def _split(interpreter, equation, values):
+    axis, out, start = equation.params["axis"], [], 0
+    for i, size in enumerate(equation.params["sizes"]):
+        wide = equation.wide_in(0)[axis]
+        if wide and not equation.wide_out(i)[axis]:
+            raise equation.refuse("a fixed number of channels is cut out of a wide axis.")
+        out.append(_cut(interpreter, equation, values[0], axis, start, start + size, 1, wide))
+        start += size
+    return out
+
+
+@rule("dynamic_slice")
+def _dynamic_slice(interpreter, equation, values):
+    sizes = equation.params["slice_sizes"]
+    value = values[0]
+    for axis, (index, size) in enumerate(zip(values[1:], sizes, strict=True)):
+        if size == equation.in_shapes[0][0][axis]:
+            continue
+        if not isinstance(index, Det):
+            raise equation.refuse("the index is random.")
+        start = int(np.clip(int(index.array), 0, equation.in_shapes[0][0][axis] - size))
+        value = _cut(interpreter, equation, value, axis, start, start + size, 1, equation.wide_in(0)[axis])
+    return value
+
+
+@rule("concatenate")
+def _concatenate(interpreter, equation, values):
+    axis = equation.params["dimension"]
+    if all(isinstance(v, Det) for v in values):
+        if equation.wide_out()[axis]:
+            raise equation.refuse("constants are joined along a wide axis.")
+        return Det(jnp.concatenate([v.array for v in values], axis))
+    sizes = [s[0][axis] for s in equation.in_shapes]
+    fields = []
+    for i, v in enumerate(values):
+        v = as_field(v) if isinstance(v, Weight) else v
+        if isinstance(v, Det):
+            wide_axis = next((a for a, w in enumerate(equation.wide_out()) if w), None)
+            array = jnp.asarray(v.array)
+            array = array if wide_axis is None else jnp.squeeze(array, wide_axis)
+            n = 1 if wide_axis is None else equation.in_shapes[i][0][wide_axis]
+            v = Field(((Const(array), n),), wide_axis)
+        fields.append(v)
+    if fields[0].wide_axis == axis:
+        return Field(tuple(b for f in fields for b in f.blocks), axis)
+    if any(len(f.blocks) > 1 for f in fields):
+        raise equation.refuse("fields made of blocks of channels are joined along a finite axis.")
+    index = _finite_index(fields[0], axis)
+    total, start, terms = sum(sizes), 0, []
+    for field, size in zip(fields, sizes, strict=True):
+        matrix = jnp.asarray(np.eye(total)[:, start : start + size])
+        terms.append((1.0, Linear(field.blocks[0][0], index, matrix)))
+        start += size
+    return Field(((Sum(terms), fields[0].blocks[0][1]),), fields[0].wide_axis)
+
+
+@rule("reduce_sum")
+def _reduce_sum(interpreter, equation, values):
+    value, axes = values[0], equation.params["axes"]
+    wide = equation.wide_in(0)
+    if isinstance(value, Det):
+        count = 1
+        for a in axes:
+            if wide[a]:
+                count *= equation.in_shapes[0][0][a]
+        return Det(jnp.sum(jnp.asarray(value.array), axis=tuple(axes)) * count)
+    if isinstance(value, Weight):
+        value = as_field(value)
+    finite = sorted((a for a in axes if a != value.wide_axis), reverse=True)
+    if value.wide_axis in axes:
+        array = interpreter.field_mean(value)
+        array = jnp.broadcast_to(array, value.shape)
+        return Det(jnp.sum(array, axis=tuple(_finite_index(value, a) for a in finite)))
+    for a in finite:
+        value = _sum_axis(value, _finite_index(value, a))
+    return value
+
+
+def _sum_axis(field, index):
+    def total(x):
+        summed = Linear(x, index, jnp.ones((1, x.shape[index])))
+        keep = [i for i in range(len(x.shape)) if i != index]
+        return Axes(summed, tuple(keep), tuple(x.shape[i] for i in keep))
+
+    axis = field.wide_axis
+    if axis is not None and index < axis:
+        axis -= 1
+    return Field(tuple((total(x), n) for x, n in field.blocks), axis)
+
+
+@rule("reduce_max", "reduce_min", "argmax", "argmin", "sort", "cumsum", "reduce_prod", "top_k")
+def _no_limit(interpreter, equation, values):
+    if all(isinstance(v, Det) for v in values) and not any(equation.wide_in(0)):
+        return interpreter._evaluate(equation, values)
+    axes = equation.params.get("axes", equation.params.get("dimension"))
+    raise equation.refuse(
+        f"taken over axes {axes} of a wide random field it has no deterministic closed-form limit."
+    )

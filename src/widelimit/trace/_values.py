@@ -1,0 +1,142 @@
+"""What a variable of the user's program holds while its limit is read: a number, a parameter or a wide field."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from widelimit.fields import Axes, Const, Ew, Frozen, Linear, Mat, Node, Noise, Prior, Prod, Sum, Vec
+
+__all__ = ["Det", "Field", "Weight", "aligned", "shifted"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Det:
+    """A deterministic array; along a wide axis it is constant and has size 1."""
+
+    array: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Weight:
+    """A parameter array, or a part of it.
+
+    key: which parameter; axes: for each axis of the array, the parameter's own axis (None: a new axis of size 1);
+    start, size: the part taken along each of the parameter's axes; wide: which of them are wide; scale: a factor.
+    """
+
+    key: Any
+    prior: Prior
+    axes: tuple[int | None, ...]
+    start: tuple[int, ...]
+    size: tuple[int, ...]
+    full: tuple[int, ...]
+    wide: tuple[bool, ...]
+    scale: Any = 1.0
+
+    def taken_key(self):
+        """The parameter and the part of its finite axes: two parts are the same weight only if these agree."""
+        part = tuple(
+            (a, self.start[a], self.size[a])
+            for a in range(len(self.full))
+            if not self.wide[a] and (self.start[a], self.size[a]) != (0, self.full[a])
+        )
+        return (self.key, part)
+
+
+@dataclasses.dataclass(frozen=True)
+class Field:
+    """A wide random array: blocks of (node, number of channels) along the wide axis (None: no wide axis)."""
+
+    blocks: tuple[tuple[Node, int], ...]
+    wide_axis: int | None
+
+    def map(self, function) -> Field:
+        """Apply a function of nodes to every block."""
+        return Field(tuple((function(node), n) for node, n in self.blocks), self.wide_axis)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Finite axes."""
+        return self.blocks[0][0].shape
+
+
+def shifted(node: Node, by: int) -> Node:
+    """The same field read from channel `by` on: its parameters' channels move."""
+    if by == 0 or isinstance(node, Const):
+        return node
+    if isinstance(node, Vec):
+        return Vec(node.key, node.prior, node.shape, node.offset + by)
+    if isinstance(node, Noise):
+        return Noise(node.key, node.first, node.second, node.shape, node.offset + by)
+    if isinstance(node, Mat):
+        return Mat(
+            node.key, node.prior, node.child, node.n, node.contracted, node.free, node.rows, node.offset + by
+        )
+    if isinstance(node, Sum):
+        return Sum([(c, shifted(x, by)) for c, x in node.terms])
+    if isinstance(node, Prod):
+        return Prod([shifted(x, by) for x in node.factors])
+    if isinstance(node, Ew):
+        return Ew(node.expression, shifted(node.leaf, by))
+    if isinstance(node, Axes):
+        return Axes(shifted(node.child, by), node.source, node.shape)
+    if isinstance(node, Linear):
+        return Linear(shifted(node.child, by), node.axis, node.matrix)
+    if isinstance(node, Frozen):
+        return Frozen(shifted(node.child, by))
+    raise TypeError(type(node).__name__)
+
+
+def aligned(fields: list[Field]) -> list[tuple[list[Node], int]]:
+    """Blocks of several fields cut at common boundaries: lists of nodes, one per field, and the channels of each."""
+    edges = sorted({e for f in fields for e in _edges(f)})
+    out = []
+    for low, high in zip(edges[:-1], edges[1:], strict=True):
+        out.append(([_piece(f, low) for f in fields], high - low))
+    return out
+
+
+def _edges(field: Field) -> list[int]:
+    out = [0]
+    for _, n in field.blocks:
+        out.append(out[-1] + n)
+    return out
+
+
+def _piece(field: Field, low: int) -> Node:
+    start = 0
+    for node, n in field.blocks:
+        if start <= low < start + n:
+            return shifted(node, low - start) if len(field.blocks) > 1 or low else node
+        start += n
+    raise ValueError("channel outside the field")
+
+
+def as_field(weight: Weight) -> Field:
+    """A parameter used as a vector over channels (bias, gain, embedding row)."""
+    own = [a for a in weight.axes if a is not None]
+    wide = [a for a in own if weight.wide[a]]
+    finite = sorted(a for a in own if not weight.wide[a])
+    offset = weight.start[wide[0]] if wide else 0
+    node: Node = Vec(weight.taken_key(), weight.prior, tuple(weight.size[a] for a in finite), offset)
+    wide_axis = weight.axes.index(wide[0]) if wide else None
+    source = [
+        None if a is None else finite.index(a) for i, a in enumerate(weight.axes) if i != wide_axis
+    ]
+    if source != list(range(len(finite))):
+        sizes = tuple(1 if j is None else node.shape[j] for j in source)
+        node = Axes(node, tuple(source), sizes)
+    if not (isinstance(weight.scale, float) and weight.scale == 1.0):
+        node = Sum([(weight.scale, node)])
+    return Field(((node, weight.size[wide[0]] if wide else 1),), wide_axis)
+
+
+def is_number(value) -> bool:
+    """A scalar known while tracing."""
+    return isinstance(value, float | int) or (
+        jnp.ndim(value) == 0 and not isinstance(value, jax.core.Tracer)
+    )
