@@ -1,0 +1,194 @@
+"""Gram matrices: a kernel of one pair, batched in tiles, the symmetric half only."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from widelimit._precision import enable_x64
+
+__all__ = ["gram", "gram_diag"]
+
+_DEFAULT_MEMORY = 2**29
+_ARRAYS_PER_PAIR = 24  # intermediate values held at once for one pair of a tile, by measurement
+
+
+def gram(
+    k: Callable,
+    x1: Any,
+    x2: Any = None,
+    *,
+    batch_size: int | None = None,
+    memory: int | None = None,
+    progress: bool | Callable[[int, int, float], None] = False,
+) -> Any:
+    """Gram matrix ``G_ij = k(x1_i, x2_j)`` of a kernel of one pair.
+
+    k: a kernel such as ``wl.ntk(net)``, ``wl.kernels(net)`` (a named tuple of matrices comes back) or any JAX function
+    of one pair.  x1: (n1, ...), x2: (n2, ...); None: x1 with itself, and then only tiles on and above the diagonal are
+    computed and the diagonal comes from ``k.diag`` where there is one.
+    batch_size: rows and columns of a tile; None: from `memory`, bytes that a tile may take (default 512 MB).
+    progress: True prints a bar, or a function ``(tiles done, tiles, seconds left)``.
+
+    Returns (n1, n2), or (n1, n2, ...) for kernels with outputs.  NumPy (or lists) in: NumPy float64 out; JAX in: JAX
+    out, in its precision.  Raises ValueError for shapes that do not fit, TypeError or ValueError for data that are not
+    finite numbers.
+    """
+    if _is_traced(x1) or _is_traced(x2):
+        return _whole(k, x1, x2)
+    x1, x2, to_numpy = _checked(x1, x2)
+    tile = _tile(batch_size, memory, x1)
+    report = _reporter(progress)
+    if to_numpy:
+        with enable_x64():
+            return _tiled(k, x1, x2, tile, report)
+    return jax.tree.map(jnp.asarray, _tiled(k, x1, x2, tile, report))
+
+
+def gram_diag(k: Callable, x: Any, *, batch_size: int | None = None, memory: int | None = None) -> Any:
+    """Diagonal ``k(x_i, x_i)`` of the Gram matrix, (n,), at cost O(n); arguments as in `gram`."""
+    if _is_traced(x):
+        return jax.vmap(_diagonal(k))(x)
+    x, _, to_numpy = _checked(x, None)
+    tile = _tile(batch_size, memory, x) ** 2
+    if to_numpy:
+        with enable_x64():
+            return _diagonals(k, x, tile)
+    return jax.tree.map(jnp.asarray, _diagonals(k, x, tile))
+
+
+def _is_traced(x) -> bool:
+    return isinstance(x, jax.core.Tracer)
+
+
+def _checked(x1, x2):
+    to_numpy = not isinstance(x1, jax.Array) and not isinstance(x2, jax.Array)
+    out = []
+    for name, x in (("x1", x1), ("x2", x2)):
+        if x is None:
+            out.append(None)
+            continue
+        array = np.asarray(x) if not isinstance(x, jax.Array) else x
+        if array.dtype.kind not in "fiub" and not jnp.issubdtype(array.dtype, jnp.floating):
+            raise TypeError(f"gram: {name} must hold numbers, not {array.dtype}.")
+        if array.ndim == 0:
+            raise ValueError(f"gram: {name} must have a leading axis over examples, and is a scalar.")
+        if to_numpy or not jnp.issubdtype(array.dtype, jnp.floating):
+            array = np.asarray(array, np.float64) if to_numpy else array.astype(jnp.result_type(float))
+        bad = ~np.isfinite(np.asarray(array)).reshape(len(array), -1).all(axis=1)
+        if bad.any():
+            raise ValueError(f"gram: {name} holds NaN or infinity, first in example {int(np.argmax(bad))}.")
+        out.append(array)
+    if out[1] is not None and out[0].shape[1:] != out[1].shape[1:] and out[0].ndim != out[1].ndim:
+        raise ValueError(f"gram: examples of x1 have shape {out[0].shape[1:]}, those of x2 {out[1].shape[1:]}.")
+    return out[0], out[1], to_numpy
+
+
+def _tile(batch_size, memory, x) -> int:
+    if batch_size is not None:
+        if not isinstance(batch_size, int | np.integer) or isinstance(batch_size, bool) or batch_size < 1:
+            raise ValueError(f"gram: batch_size must be a positive integer, not {batch_size!r}.")
+        return int(batch_size)
+    memory = _DEFAULT_MEMORY if memory is None else memory
+    if not memory >= 1:
+        raise ValueError(f"gram: memory must be a positive number of bytes, not {memory!r}.")
+    return max(1, min(1024, int(math.sqrt(memory / (_ARRAYS_PER_PAIR * 8)))))
+
+
+def _pairs(k):
+    return jax.vmap(jax.vmap(k, (None, 0)), (0, None))
+
+
+def _diagonal(k):
+    return k.diag if hasattr(k, "diag") else lambda x: k(x, x)
+
+
+def _whole(k, x1, x2):
+    if x2 is not None:
+        return _pairs(k)(x1, x2)
+    out = _pairs(k)(x1, x1)
+    index = jnp.arange(x1.shape[0])
+    return jax.tree.map(lambda a, d: a.at[index, index].set(d), out, jax.vmap(_diagonal(k))(x1))
+
+
+def _diagonals(k, x, tile):
+    function = jax.jit(jax.vmap(_diagonal(k)))
+    parts = [jax.tree.map(np.asarray, function(jnp.asarray(x[i : i + tile]))) for i in range(0, len(x), tile)]
+    if not parts:
+        return np.zeros(0)
+    return jax.tree.map(lambda *a: np.concatenate(a), *parts)
+
+
+def _tiled(k, x1, x2, tile, report):
+    symmetric = x2 is None
+    other = x1 if symmetric else x2
+    n1, n2 = len(x1), len(other)
+    tile1, tile2 = (min(tile, max(n, 1)) for n in (n1, n2))
+    if symmetric:
+        tile1 = tile2 = min(tile, max(1, -(-n1 // max(1, round(n1 / 256)))) if n1 > 512 else n1) or 1
+    jobs = [(i, j) for i in range(0, n1, tile1) for j in range(0, n2, tile2) if not symmetric or j + tile2 > i]
+    function = jax.jit(_pairs(k))
+    out = None
+    start = time.monotonic()
+    for done, (i, j) in enumerate(jobs):
+        rows, a = _padded(x1, i, tile1)
+        columns, b = _padded(other, j, tile2)
+        block = jax.tree.map(np.asarray, function(a, b))
+        if out is None:
+            out = jax.tree.map(lambda v: np.empty((n1, n2, *v.shape[2:]), v.dtype), block)
+        for whole, part in zip(jax.tree.leaves(out), jax.tree.leaves(block), strict=True):
+            part = part[:rows, :columns]
+            whole[i : i + rows, j : j + columns] = part
+            if symmetric and j > i:
+                whole[j : j + columns, i : i + rows] = np.swapaxes(part, 0, 1)
+        elapsed = time.monotonic() - start
+        report(done + 1, len(jobs), elapsed / (done + 1) * (len(jobs) - done - 1))
+    if out is None:
+        shape = jax.eval_shape(k, *(jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for x in (x1, other)))
+        return jax.tree.map(lambda s: np.zeros((n1, n2, *s.shape), s.dtype), shape)
+    if symmetric:
+        _set_diagonal(out, k, x1, tile1**2)
+    return out
+
+
+def _set_diagonal(out, k, x, tile):
+    index = np.arange(len(x))
+    for whole, diagonal in zip(jax.tree.leaves(out), jax.tree.leaves(_diagonals(k, x, tile)), strict=True):
+        within = np.triu_indices(len(x), 1)
+        if whole.ndim == 2:  # the two halves of a diagonal tile are computed separately: make them equal to the bit
+            whole.T[within] = whole[within]
+        whole[index, index] = diagonal
+
+
+def _padded(x, start, size):
+    piece = x[start : start + size]
+    rows = len(piece)
+    if rows < size:  # one compiled shape for every tile
+        xp = jnp if isinstance(piece, jax.Array) else np
+        piece = xp.concatenate([piece, xp.repeat(piece[:1], size - rows, axis=0)])
+    return rows, jnp.asarray(piece)
+
+
+def _reporter(progress):
+    if callable(progress):
+        return progress
+    if not progress:
+        return lambda done, total, left: None
+    from rich.progress import Progress
+
+    bar = Progress()
+    task = bar.add_task("Gram", total=None)
+    bar.start()
+
+    def report(done, total, left):
+        bar.update(task, completed=done, total=total)
+        if done == total:
+            bar.stop()
+
+    return report
