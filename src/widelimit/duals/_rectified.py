@@ -58,6 +58,16 @@ class Step(Dual):
     def derivative_kernel(self, pair):
         return jnp.zeros_like(pair.k)
 
+    def gap(self, pair):
+        _, near, h2 = half_angle(pair.v1, pair.v2, *pair.with_gap()[3:])
+        theta, _ = theta_and_g(h2)
+        swing = (2 / jnp.pi) * theta
+        m = self.b**2 * jnp.where(near, swing, 2 - swing)
+        p = 2 * self.a**2 + self.b**2 * jnp.where(near, 2 - swing, swing)
+        s = jnp.sqrt(self.second_moment(pair.v1)) * jnp.sqrt(self.second_moment(pair.v2))
+        live = (pair.v1 > 0) & (pair.v2 > 0)
+        return jnp.where(live, m, s - self.a**2), jnp.where(live, p, s + self.a**2)
+
     def mean(self, v):
         return jnp.full_like(v, self.a)
 

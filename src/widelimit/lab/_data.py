@@ -64,7 +64,9 @@ def load_data(name: str, target: str | None = None) -> Dataset:
         return _npz(path, target)
     if path.suffix in (".csv", ".tsv", ".txt"):
         return _csv(path, target)
-    raise DataError(f"{name!r}: unknown kind of file {path.suffix!r}; give a .npz, a .csv or a directory of idx files.")
+    raise DataError(
+        f"{name!r}: unknown kind of file {path.suffix!r}; give a .npz, a .csv or a directory of idx files."
+    )
 
 
 # ---------------------------------------------------------------------------------------------- readers
@@ -83,7 +85,9 @@ def _idx_array(path: pathlib.Path) -> np.ndarray:
     shape = np.frombuffer(raw, ">i4", rank, 4)
     values = np.frombuffer(raw, np.uint8, offset=4 + 4 * rank)
     if values.size != int(np.prod(shape)):
-        raise DataError(f"{str(path)!r} is cut off: {values.size} bytes where {int(np.prod(shape))} are promised.")
+        raise DataError(
+            f"{str(path)!r} is cut off: {values.size} bytes where {int(np.prod(shape))} are promised."
+        )
     return values.reshape(shape)
 
 
@@ -99,7 +103,9 @@ def _idx(path: pathlib.Path) -> Dataset:
         found[part] = _idx_array(names[0])
     images, labels = found["train-images"], found["train-labels"]
     if images.ndim != 3 or labels.shape != images.shape[:1]:
-        raise DataError(f"{str(path)!r}: images {images.shape} and labels {labels.shape} do not belong together.")
+        raise DataError(
+            f"{str(path)!r}: images {images.shape} and labels {labels.shape} do not belong together."
+        )
     images, labels = images[:5000], labels[:5000]  # more than any experiment here uses
     size = f"{images.shape[1]} x {images.shape[2]}"
     X = images.reshape(len(images), -1).astype(np.float64)
@@ -141,7 +147,9 @@ def _csv(path: pathlib.Path, target: str | None) -> Dataset:
     delimiter = max(",;\t", key=head.count)
     rows = [r for r in csv.reader(text.splitlines(), delimiter=delimiter) if any(c.strip() for c in r)]
     if len(rows) < 2 or len(rows[0]) < 2:
-        raise DataError(f"{str(path)!r} needs a line of column names, at least two columns, and rows of data.")
+        raise DataError(
+            f"{str(path)!r} needs a line of column names, at least two columns, and rows of data."
+        )
     names = [c.strip() for c in rows[0]]
     if target is None:
         raise DataError(f"name the column to predict with --target; {str(path)!r} has {', '.join(names)}.")
@@ -153,7 +161,9 @@ def _csv(path: pathlib.Path, target: str | None) -> Dataset:
     y = []
     for i, row in enumerate(rows[1:]):
         if len(row) != len(names):
-            raise DataError(f"{str(path)!r}, line {i + 2}: {len(row)} values where {len(names)} columns are named.")
+            raise DataError(
+                f"{str(path)!r}, line {i + 2}: {len(row)} values where {len(names)} columns are named."
+            )
         y.append(row[column].strip())
         others = [(j, v) for j, v in enumerate(row) if j != column]
         for k, (j, value) in enumerate(others):
@@ -166,7 +176,12 @@ def _csv(path: pathlib.Path, target: str | None) -> Dataset:
                 ) from None
     feature_names = [c for c in names if c != target]
     return _dataset(
-        X, np.array(y), path.stem, f"{path.name}: {len(X)} rows, target {target}", images=False, names=feature_names
+        X,
+        np.array(y),
+        path.stem,
+        f"{path.name}: {len(X)} rows, target {target}",
+        images=False,
+        names=feature_names,
     )
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+import itertools
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from widelimit.lab._activations import activation_function
 
@@ -17,16 +19,19 @@ class Rule(NamedTuple):
     """How a network is read out and trained; every field is a traced scalar, so that all variants share a program.
 
     The output is ``alpha * (f - centre * f_0)``, one step is
-    ``theta <- theta - learning_rate * (J^T dloss/df + decay * (theta - anchor * theta_0))``, and the loss is
-    ``1/2 sum (f - y)^2`` (``logistic = 0``) or ``sum log(1 + exp(-y f))`` (``logistic = 1``).
+    ``theta <- theta - eta * (J^T dloss/df + gamma * (theta - anchor * theta_0))`` with
+    ``eta = rate / (alpha^2 lambda_max(K_0))`` and ``gamma = decay * alpha^2 lambda_max(K_0)``, where ``K_0`` is the
+    network's own NTK at initialisation; with ``fixed > 0`` instead ``eta = fixed`` (and ``gamma = decay / eta``).
+    The loss is ``1/2 sum (f - y)^2`` (``logistic = 0``) or ``sum log(1 + exp(-y f))`` (``logistic = 1``).
     """
 
-    learning_rate: jax.Array | float
-    alpha: jax.Array | float = 1.0
-    centre: jax.Array | float = 0.0
-    logistic: jax.Array | float = 0.0
-    decay: jax.Array | float = 0.0
-    anchor: jax.Array | float = 0.0
+    rate: float = 1.0
+    fixed: float = 0.0
+    alpha: float = 1.0
+    centre: float = 0.0
+    logistic: float = 0.0
+    decay: float = 0.0
+    anchor: float = 0.0
 
 
 class Record(NamedTuple):
@@ -45,10 +50,12 @@ class Trained(NamedTuple):
 
     record: Record
     size: jax.Array  # (L,) ||W_l,0||_F
-    change_operator: jax.Array  # (L,) ||W_l,T - W_l,0||_op
-    size_operator: jax.Array  # (L,) ||W_l,0||_op
-    K0: jax.Array  # (n, n)
+    learning_rate: jax.Array  # eta
+    f0: jax.Array  # (P,) outputs at initialisation, before alpha and centre
+    K0: jax.Array  # (P, n)
     KT: jax.Array  # (n, n)
+    change_operator: np.ndarray | None = None  # (L,) ||W_l,T - W_l,0||_op, if asked for
+    size_operator: np.ndarray | None = None  # (L,) ||W_l,0||_op, if asked for
 
 
 class Shape(NamedTuple):
@@ -67,14 +74,17 @@ class Shape(NamedTuple):
         return (self.d, *([self.width] * self.depth), self.outputs)
 
 
-def init(shape: Shape, key: jax.Array) -> Params:
-    """Draw raw weights and biases from N(0, 1) (NTK parameterisation): one ``(W, b)`` per layer."""
+def draw(shape: Shape, seed: int, dtype: type = np.float32) -> Params:
+    """Raw weights and biases from N(0, 1) (NTK parameterisation), one ``(W, b)`` per layer, drawn by NumPy.
+
+    JAX's generator would be compiled anew for every shape, which takes longer than the training of small networks.
+    """
+    rng = np.random.default_rng(seed)
     layers = []
-    for fan_in, fan_out in zip(shape.sizes[:-1], shape.sizes[1:], strict=True):
-        key, kw, kb = jax.random.split(key, 3)
-        W = jax.random.normal(kw, (fan_in, fan_out), jnp.result_type(float))
-        b = jax.random.normal(kb, (fan_out if shape.b_std else 0,), W.dtype)
-        layers.append((W, b))
+    for fan_in, fan_out in itertools.pairwise(shape.sizes):
+        W = rng.standard_normal((fan_in, fan_out), np.float32)
+        b = rng.standard_normal(fan_out if shape.b_std else 0, np.float32)
+        layers.append((W.astype(dtype, copy=False), b.astype(dtype, copy=False)))
     return tuple(layers)
 
 
@@ -100,7 +110,8 @@ def output(shape: Shape, params: Params, X: jax.Array) -> jax.Array:
     return f[:, 0] if shape.outputs == 1 else f
 
 
-def _backward(shape: Shape, params: Params, X: jax.Array) -> tuple[list, list, list]:
+def backward(shape: Shape, params: Params, X: jax.Array) -> tuple[list, list, list]:
+    """Inputs, preactivations and ``delta_l = df/dz_l`` of every layer, one output."""
     zeros = [jnp.zeros((X.shape[0], size), X.dtype) for size in shape.sizes[1:]]
     inputs, z = forward(shape, params, X)
 
@@ -116,7 +127,7 @@ def kernel(shape: Shape, params: Params, X: jax.Array, n: int | None = None) -> 
     ``K = sum_l (delta_l delta_l^T) * (W_std^2/N_{l-1} a_{l-1} a_{l-1}^T + b_std^2)``, with
     ``delta_l = df/dz_l``: the contraction of the two Jacobians, layer by layer.
     """
-    inputs, _, deltas = _backward(shape, params, X)
+    inputs, _, deltas = backward(shape, params, X)
     K = jnp.zeros((X.shape[0], n or X.shape[0]), X.dtype)
     for a, delta in zip(inputs, deltas, strict=True):
         forward_part = shape.W_std**2 / a.shape[1] * (a @ a[:n].T) + shape.b_std**2
@@ -129,16 +140,16 @@ def frobenius(A: jax.Array) -> jax.Array:
     return jnp.sqrt(jnp.sum(A * A))
 
 
-def _operator(A: jax.Array, iterations: int = 60) -> jax.Array:
+def operator_norm(A: np.ndarray, iterations: int = 60) -> float:
     """Largest singular value by power iteration on ``A^T A``."""
-    v = jnp.cos(jnp.arange(A.shape[1], dtype=A.dtype) * 1.7 + 0.3)
-
-    def step(_, v):
+    v = np.cos(np.arange(A.shape[1], dtype=A.dtype) * 1.7 + 0.3)
+    for _ in range(iterations):
         w = A.T @ (A @ v)
-        return w / jnp.maximum(frobenius(w), 1e-30)
-
-    v = jax.lax.fori_loop(0, iterations, step, v)
-    return frobenius(A @ v) / jnp.maximum(frobenius(v), 1e-30)
+        size = np.linalg.norm(w)
+        if not np.isfinite(size) or size == 0:
+            return float(size)
+        v = w / size
+    return float(np.linalg.norm(A @ v))
 
 
 def _slope(f: jax.Array, y: jax.Array, rule: Rule) -> jax.Array:
@@ -146,70 +157,118 @@ def _slope(f: jax.Array, y: jax.Array, rule: Rule) -> jax.Array:
     return jnp.where(rule.logistic > 0.5, -y * jax.nn.sigmoid(-y * f), f - y)
 
 
-def _train(
-    shape: Shape, n: int, key: jax.Array, X: jax.Array, y: jax.Array, lengths: jax.Array, rule: Rule
-) -> Trained:
-    start = init(shape, key)
-    f0 = output(shape, start, X)
+def _measure(shape: Shape, n: int, X: jax.Array, start: Params, K0: jax.Array, read):
+    """Function ``(params, delta, f_linear) -> (Record, K)``: what is written down at a checkpoint."""
     z0 = forward(shape, start, X[:n])[1][:-1]
+
+    def measure(params, delta, f_linear):
+        K = kernel(shape, params, X[:n])
+        z = forward(shape, params, X)[1]
+        hidden = [a[:n] for a in z[:-1]]
+        record = Record(
+            f=read(z[-1][:, 0]),
+            f_linear=f_linear,
+            drift=frobenius(K - K0[:n]) / frobenius(K0[:n]),
+            lambda_max=jnp.linalg.eigvalsh(jnp.where(jnp.isfinite(K), K, 0.0))[-1],
+            change=jnp.stack([frobenius(W) for W, _ in delta]),
+            features=jnp.stack([frobenius(a - b) / frobenius(b) for a, b in zip(hidden, z0, strict=True)]),
+        )
+        return record, K
+
+    return measure
+
+
+def _train(
+    shape: Shape, n: int, start: Params, X: jax.Array, y: jax.Array, lengths: jax.Array, rule: Rule
+) -> tuple[Trained, Params]:
+    f0 = output(shape, start, X)
     K0 = kernel(shape, start, X, n)
-    lr = rule.learning_rate
+    top = jnp.linalg.eigvalsh(K0[:n])[-1]
+    eta = jnp.where(rule.fixed > 0, rule.fixed, rule.rate / (rule.alpha**2 * top))
+    shrink = jnp.where(rule.fixed > 0, rule.decay, rule.rate * rule.decay)
 
     def read(f):
         return rule.alpha * (f - rule.centre * f0[: f.shape[0]])
 
+    measure = _measure(shape, n, X, start, K0, read)
+
     def step(_, carry):
-        params, f_linear = carry
+        # The change since the start is carried by itself: added to weights of size 1 it would drown in float32.
+        params, delta, f_linear = carry
         f, pull = jax.vjp(lambda p: output(shape, p, X[:n]), params)
         (grads,) = pull(rule.alpha * _slope(read(f), y, rule))
-        params = jax.tree.map(
-            lambda p, g, p0: p - lr * (g + rule.decay * (p - rule.anchor * p0)), params, grads, start
+        delta = jax.tree.map(
+            lambda c, g, p0: c - eta * g - shrink * (c + (1.0 - rule.anchor) * p0), delta, grads, start
         )
-        gradient = rule.alpha**2 * _slope(f_linear[:n], y, rule)
-        return params, f_linear - lr * (K0 @ gradient)
-
-    def measure(params, f_linear):
-        K = kernel(shape, params, X[:n])
-        z = forward(shape, params, X[:n])[1][:-1]
-        return Record(
-            f=read(output(shape, params, X)),
-            f_linear=f_linear,
-            drift=frobenius(K - K0[:n]) / frobenius(K0[:n]),
-            lambda_max=jnp.linalg.eigvalsh(jnp.where(jnp.isfinite(K), K, 0.0))[-1],
-            change=jnp.stack(
-                [frobenius(W - W0) for (W, _), (W0, _) in zip(params, start, strict=True)]
-            ),
-            features=jnp.stack([frobenius(a - b) / frobenius(b) for a, b in zip(z, z0, strict=True)]),
-        )
+        f_linear = f_linear - eta * rule.alpha**2 * (K0 @ _slope(f_linear[:n], y, rule))
+        return jax.tree.map(jnp.add, start, delta), delta, f_linear
 
     def segment(carry, length):
-        carry = jax.lax.fori_loop(0, length, step, carry)
-        return carry, measure(*carry)
+        state = jax.lax.fori_loop(0, length, step, carry[0])
+        record, K = measure(*state)
+        return (state, K), record
 
-    (params, _), record = jax.lax.scan(segment, (start, read(f0)), lengths)
-    return Trained(
-        record=record,
-        size=jnp.stack([frobenius(W) for W, _ in start]),
-        change_operator=jnp.stack(
-            [_operator(W - W0) for (W, _), (W0, _) in zip(params, start, strict=True)]
-        ),
-        size_operator=jnp.stack([_operator(W) for W, _ in start]),
-        K0=K0[:n],
-        KT=kernel(shape, params, X[:n]),
-    )
+    zero = jax.tree.map(jnp.zeros_like, start)
+    ((_, delta, _), KT), record = jax.lax.scan(segment, ((start, zero, read(f0)), K0[:n]), lengths)
+    size = jnp.stack([frobenius(W) for W, _ in start])
+    return Trained(record=record, size=size, learning_rate=eta, f0=f0, K0=K0, KT=KT), delta
 
 
 @lru_cache(maxsize=64)
 def trainer(shape: Shape, n: int):
-    """Compiled ``(keys, X, y, lengths, rule) -> Trained`` with a leading axis over keys.
+    """Compiled ``(params, X, y, lengths, rule) -> (Trained, change of params)``: full-batch gradient descent.
 
-    ``lengths`` (T,) are the numbers of steps between checkpoints (the first may be 0); rules have one entry per
-    key.  The networks are run one after the other: a batched small matrix product is slower on a CPU.
+    X (P, d): the first ``n`` rows are trained on.  ``lengths`` (T,) are the numbers of steps between checkpoints
+    (the first may be 0).  Networks are trained one after the other: a batch of small matrix products is slower.
     """
+    return jax.jit(partial(_train, shape, n))
 
-    def run(keys, X, y, lengths, rule):
-        return jax.lax.map(
-            lambda kr: _train(shape, n, kr[0], X, y, lengths, kr[1]), (keys, rule)
+
+def train(shape: Shape, n: int, seed: int, X, y, lengths, rule: Rule, *, operators: bool = False) -> Trained:
+    """Train the network of one seed; arrays come back as float64 NumPy."""
+    scalars = Rule(*(np.float32(v) for v in rule))
+    start = draw(shape, seed)
+    out, delta = trainer(shape, n)(
+        start, np.float32(X), np.float32(y), np.asarray(lengths, np.int32), scalars
+    )
+    out = jax.tree.map(lambda a: np.asarray(a, np.float64), out)
+    if operators:
+        out = out._replace(
+            change_operator=np.array([operator_norm(np.asarray(W)) for W, _ in delta]),
+            size_operator=np.array([operator_norm(W) for W, _ in start]),
         )
+    return out
+
+
+@lru_cache(maxsize=64)
+def _starter(shape: Shape):
+    def run(params, X):
+        """The standard kernel differentiates in W' = W_std/sqrt(N_{l-1}) W and b' = b_std b instead of W and b."""
+        inputs, z, deltas = backward(shape, params, X)
+        last = inputs[-1]
+        nngp = shape.W_std**2 / last.shape[1] * (last @ last.T) + shape.b_std**2
+        ntk = standard = jnp.zeros((X.shape[0],) * 2, X.dtype)
+        for a, delta in zip(inputs, deltas, strict=True):
+            outer, inner = delta @ delta.T, a @ a.T
+            ntk = ntk + outer * (shape.W_std**2 / a.shape[1] * inner + shape.b_std**2)
+            standard = standard + outer * (inner + (1.0 if shape.b_std else 0.0))
+        return Start(z[-1][:, 0], nngp, ntk, standard)
 
     return jax.jit(run)
+
+
+class Start(NamedTuple):
+    """A random network: outputs (P,), covariance given the hidden layers, NTK, and NTK of the standard
+    parameterisation, each (P, P), float64.
+    """
+
+    f: np.ndarray
+    nngp: np.ndarray
+    ntk: np.ndarray
+    standard: np.ndarray
+
+
+def at_start(shape: Shape, seed: int, X) -> Start:
+    """The random network of one seed, untrained."""
+    out = _starter(shape)(draw(shape, seed), np.float32(X))
+    return Start(*(np.asarray(a, np.float64) for a in out))

@@ -40,8 +40,12 @@ def fit_samples(x: Sequence[float], samples: Sequence[Any], *, upper: bool = Fal
 
 
 def fit_points(
-    x: Sequence[float], y: Sequence[float] | np.ndarray, se: Sequence[float] | np.ndarray | None = None,
-    *, upper: bool = False, level: float = 0.95,
+    x: Sequence[float],
+    y: Sequence[float] | np.ndarray,
+    se: Sequence[float] | np.ndarray | None = None,
+    *,
+    upper: bool = False,
+    level: float = 0.95,
 ) -> dict[str, Any]:
     """Weighted least squares of log y on log x; ``se`` are standard errors of log y (None: equal weights).
 
@@ -64,7 +68,9 @@ def fit_points(
     scale = chi2 / dof if dof > 0 else 1.0
     inflate = scale if not known else max(1.0, scale)
     error = float(np.sqrt(inflate / spread))
-    student = dof > 0 and (not known or scale > 1.0) and not (known and scale < stats.chi2.ppf(0.9, dof) / dof)
+    student = (
+        dof > 0 and (not known or scale > 1.0) and not (known and scale < stats.chi2.ppf(0.9, dof) / dof)
+    )
     quantile = float(stats.t.ppf(0.5 + level / 2, dof) if student else stats.norm.ppf(0.5 + level / 2))
     return {
         "slope": slope,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Iterable
 from numbers import Integral, Real
@@ -28,23 +29,23 @@ class Effort:
     sizes: tuple[int, ...]  # training-set sizes of the prediction job
     prediction_widths: tuple[int, ...]
     prediction_steps: int
+    prediction_networks: int
     etas: tuple[float, ...]  # learning rate x lambda_max of the catapult figure
-    side_widths: int  # how many of the narrower widths the side experiments leave out
 
 
 EFFORT: dict[str, Effort] = {
     "quick": Effort(
-        (64, 128, 256, 512, 1024), 2, 10, 300, 16, 400_000, 100,
-        (50, 200), (64, 256), 400, (0.5, 1.0, 1.8, 2.5, 3.5, 8.0), 1,
+        (64, 128, 256, 512, 1024), 6, 32, 120, 16, 400_000, 100,
+        (50, 200), (64, 256), 400, 2, (0.5, 1.0, 1.8, 2.5, 3.5, 8.0),
     ),
     "default": Effort(
-        (64, 128, 256, 512, 1024), 4, 40, 500, 24, 400_000, 200,
-        (50, 200, 1000), (64, 256, 512), 600, (0.5, 1.0, 1.8, 2.5, 3.5, 5.0, 8.0), 0,
+        (64, 128, 256, 512, 1024), 16, 96, 300, 32, 400_000, 200,
+        (50, 200, 1000), (64, 256, 512), 600, 3, (0.25, 0.5, 1.0, 1.5, 1.8, 2.5, 3.5, 5.0, 8.0),
     ),
     "full": Effort(
-        (64, 128, 256, 512, 1024, 2048, 4096), 10, 100, 2000, 64, 4_000_000, 1000,
-        (50, 200, 500, 1000), (64, 256, 1024), 4000,
-        (0.25, 0.5, 1.0, 1.5, 1.8, 2.2, 2.5, 3.0, 3.5, 5.0, 6.5, 8.0, 12.0), 0,
+        (64, 128, 256, 512, 1024, 2048), 16, 100, 1000, 64, 4_000_000, 1000,
+        (50, 200, 500, 1000), (64, 256, 1024), 4000, 6,
+        (0.25, 0.5, 1.0, 1.5, 1.8, 2.2, 2.5, 3.0, 3.5, 5.0, 6.5, 8.0, 12.0),
     ),
 }  # fmt: skip
 
@@ -144,7 +145,7 @@ def _checked_widths(widths: Any) -> tuple[int, ...]:
             raise SettingsError(f"widths must lie between 4 and 65536; {w} does not.")
     if len(values) < 3:
         raise SettingsError(f"at least 3 widths are needed to fit an exponent, and {len(values)} given.")
-    if any(a >= b for a, b in zip(values, values[1:], strict=False)):
+    if any(a >= b for a, b in itertools.pairwise(values)):
         raise SettingsError(f"widths must increase, and {', '.join(map(str, values))} do not.")
     return tuple(int(w) for w in values)
 

@@ -114,7 +114,13 @@ class Interpreter:
         )
 
     def apply(self, equation: Equation, values: list) -> list:
-        """Outputs of one equation."""
+        """Outputs of one equation; constants are computed at once, so that numbers stay known while tracing."""
+        if all(isinstance(v, Det) and not isinstance(v.array, jax.core.Tracer) for v in values):
+            with jax.ensure_compile_time_eval():
+                return self._apply(equation, values)
+        return self._apply(equation, values)
+
+    def _apply(self, equation: Equation, values: list) -> list:
         function = RULES.get(equation.name)
         deterministic = all(isinstance(v, Det) for v in values)
         if deterministic and not any(map(any, map(equation.wide_in, range(len(values))))) and (

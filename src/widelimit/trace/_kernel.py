@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -52,6 +54,31 @@ def _run(program: Program, closed, closed2, covariance, x, log=None) -> Field:
 def evaluate(program: Program, kinds: tuple[str, ...], x1, x2=None, log=None):
     """Kernels (K for "nngp", T for "ntk") of one pair, averaged over outputs; `x2` None: the diagonal."""
     closed, closed2 = program.trace(tuple(x1.shape))
+    with _deep_recursion(closed.jaxpr):
+        return _evaluate(program, kinds, x1, x2, log, closed, closed2)
+
+
+@contextlib.contextmanager
+def _deep_recursion(jaxpr):
+    """The covariances of a deep network are pulled recursively, some 20 Python calls a line of the program."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(before, 2000 + 100 * _lines(jaxpr)))
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(before)
+
+
+def _lines(jaxpr) -> int:
+    total = 0
+    for eqn in jaxpr.eqns:
+        inner = eqn.params.get("jaxpr", eqn.params.get("call_jaxpr"))
+        inner = getattr(inner, "jaxpr", inner)
+        total += 1 + (_lines(inner) * eqn.params.get("length", 1) if hasattr(inner, "eqns") else 0)
+    return total
+
+
+def _evaluate(program, kinds, x1, x2, log, closed, closed2):
     covariance = Covariance()
     first = _run(program, closed, closed2, covariance, x1, log)
     if x2 is None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import jax
+import jax.numpy as jnp
 from jax import lax
 
 from widelimit.fields import Apply, Const, Derivative, Ew, Literal, Node, Parameter, Prod, Sum, Variable
@@ -48,13 +50,7 @@ def _chain(node: Node):
         return out
     if node.gaussian:
         out = [(node, Variable())]
-        if isinstance(node, Sum) and len(node.terms) == 1:
-            coefficient, child = node.terms[0]
-            inner = _chain(child)
-            if inner is not None and is_number(coefficient):
-                factor = constant_expression(coefficient)
-                out += [(root, _apply(lax.mul_p, factor, e)) for root, e in inner]
-        return out
+        return out + _affine_chain(node)
     if isinstance(node, Sum):
         found = common([child for _, child in node.terms])
         out = []
@@ -78,6 +74,25 @@ def _chain(node: Node):
             out.append((root, total))
         return out
     return []
+
+
+def _affine_chain(node: Node):
+    """``c u + d`` with numbers c, d as a function of u."""
+    if not isinstance(node, Sum):
+        return []
+    varying = [(c, n) for c, n in node.terms if not isinstance(n, Const)]
+    constants = [(c, n.array) for c, n in node.terms if isinstance(n, Const)]
+    if len(varying) != 1 or not all(is_number(c) for c, _ in varying + constants):
+        return []
+    if any(jnp.size(a) != 1 or isinstance(a, jax.core.Tracer) for _, a in constants):
+        return []
+    shift = sum(float(c) * float(jnp.reshape(a, ())) for c, a in constants)
+    coefficient, child = varying[0]
+    out = []
+    for root, e in _chain(child) or []:
+        scaled = e if float(coefficient) == 1 else _apply(lax.mul_p, constant_expression(coefficient), e)
+        out.append((root, scaled if shift == 0 else _apply(lax.add_p, scaled, Literal(shift))))
+    return out
 
 
 def common(nodes: list[Node]):

@@ -1,0 +1,124 @@
+"""Claim 5c: the mean of many trained networks against the closed form, and the bands of both."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from widelimit import dynamics
+from widelimit.lab._context import Context
+from widelimit.lab._finite import Rule
+from widelimit.lab.experiments._base import Experiment
+
+NARROW = (16, 32, 64, 128)
+WIDE = 256
+# A common rate for all networks: half of 1/lambda_max of the limit leaves room for the scatter of narrow kernels.
+RATE = 0.5
+
+
+def run(context: Context) -> dict[str, Any]:
+    """Mean, scatter and closed form of the trained outputs at a few times; sizes of the bias at narrow widths."""
+    task, n = context.task, context.task.n
+    K = context.ntk[:, :n]
+    eta = RATE / context.lambda_max
+    times = context.times(context.sizes.steps)
+    wide = min(WIDE, max(context.widths))
+    count = context.sizes.ensemble
+    plan = [(w, 2 * count) for w in NARROW if w < wide] + [(wide, count)]
+    closed = np.asarray(dynamics.steps(K[:n], task.y, learning_rate=eta)(times[-1], K))
+
+    def one_width(job: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, int]:
+        width, networks = job
+        runs = [
+            context.train(width, context.seed("ensemble", width, i), times, Rule(fixed=eta))
+            for i in range(networks)
+        ]
+        outputs = np.array([r.record.f for r in runs])
+        starts = np.array([r.f0 for r in runs])
+        good = np.isfinite(outputs).all((1, 2)) & (np.abs(outputs[:, -1, :n] - task.y).max(1) < 10.0)
+        # The same initial outputs under the infinite kernel have the closed form as their exact mean: the mean of
+        # the difference is the bias, with much less scatter than the outputs themselves.
+        paired = np.array([_linear_end(K, task.y, eta, times[-1], f0) for f0 in starts])
+        return outputs[good], (outputs[:, -1] - paired)[good], int((~good).sum())
+
+    cells = context.map(one_width, plan)
+    bias = [_bias(difference[:, task.test]) for _, difference, _ in cells]
+    outputs, difference, _ = cells[-1]
+    at_test = outputs[:, -1, task.test]
+    return {
+        "bias_widths": [width for width, _ in plan],
+        "bias": [b for b, _ in bias],
+        "bias_se": [se for _, se in bias],
+        "failed": [failed for _, _, failed in cells],
+        "width": wide,
+        "networks": len(outputs),
+        "z": _scores(at_test - closed[task.test]),
+        "z_paired": _scores(difference[:, task.test]),
+        "learning_rate": eta,
+        "bands": _bands(context, outputs, times, eta),
+    }
+
+
+def _linear_end(K: np.ndarray, y: np.ndarray, eta: float, steps: int, f0: np.ndarray) -> np.ndarray:
+    n = len(y)
+    return np.asarray(dynamics.steps(K[:n], y, learning_rate=eta, f0=f0[:n])(steps, K, f0))
+
+
+def _scores(differences: np.ndarray) -> np.ndarray:
+    """Mean over networks (first axis) in units of its standard error."""
+    return differences.mean(0) / (differences.std(0, ddof=1) / np.sqrt(len(differences)))
+
+
+def _bias(differences: np.ndarray) -> tuple[float, float]:
+    """Root mean square over points of the mean difference, its sampling variance taken off; jackknife error."""
+
+    def square(values: np.ndarray) -> float:
+        return float(np.mean(values.mean(0) ** 2 - values.var(0, ddof=1) / len(values)))
+
+    parts = np.array_split(np.arange(len(differences)), 10)
+    squares = np.array([square(np.delete(differences, part, axis=0)) for part in parts])
+    error = float(np.sqrt(np.sum((squares - squares.mean()) ** 2) * (len(parts) - 1) / len(parts)))
+    bias = np.sqrt(max(square(differences), 0.0))
+    return float(bias), error / (2 * float(bias)) if bias > 0 else float(np.sqrt(error))
+
+
+def _bands(context: Context, outputs: np.ndarray, times: np.ndarray, eta: float) -> dict[str, Any]:
+    """Means and standard deviations along the path: networks, NTK ensemble in closed form, NNGP posterior."""
+    task, n = context.task, context.task.n
+    nngp, ntk = context.limit
+    path = task.path
+    kernels = {
+        "K": ntk[:n, :n],
+        "K_test": ntk[path, :n],
+        "S": nngp[:n, :n],
+        "S_test": nngp[path, :n],
+        "S_test_test": nngp[path, path],
+    }
+    rows = []
+    shown = (0, len(times) // 3, 2 * len(times) // 3, len(times) - 1)
+    for t in [*(float(times[k]) for k in shown), np.inf]:
+        mean, std = ensemble_band(kernels, task.y, eta * t)
+        row: dict[str, Any] = {"steps": t if np.isfinite(t) else None, "mean": mean, "std": std}
+        if np.isfinite(t):
+            f = outputs[:, list(times).index(int(t)), path]
+            row |= {"networks_mean": f.mean(0), "networks_std": f.std(0, ddof=1)}
+            row["inside"] = float(np.mean(np.abs(f - mean) < 2 * std + 1e-9))
+        rows.append(row)
+    mean, std = posterior_band(kernels, task.y)
+    return {"angle": task.angle, "marks": task.marks, "rows": rows, "nngp_mean": mean, "nngp_std": std}
+
+
+def ensemble_band(
+    kernels: dict[str, np.ndarray], y: np.ndarray, time: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation over initialisations of trained networks of infinite width at ``time``."""
+    raise NotImplementedError
+
+
+def posterior_band(kernels: dict[str, np.ndarray], y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of the NNGP posterior."""
+    raise NotImplementedError
+
+
+EXPERIMENT = Experiment("ensemble", "Ensembles of trained networks", run, (12, 25, 400))

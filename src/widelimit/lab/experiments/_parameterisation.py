@@ -1,0 +1,43 @@
+"""Claim 14: the largest stable learning rate and the kernel's trace in the NTK and the standard parameterisation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from widelimit import dynamics
+from widelimit.lab._context import Context
+from widelimit.lab._finite import at_start
+from widelimit.lab.experiments._base import Experiment
+
+
+def run(context: Context) -> dict[str, Any]:
+    """Trace per point and largest stable learning rate 2/lambda_max by width and seed, without training.
+
+    The input layer, whose fan-in is not the width, hides the trend until the width is large against it: so two wider
+    networks are added.
+    """
+    last = context.widths[-1]
+    widths = [*context.widths, 2 * last, 4 * last]
+    X = context.task.train
+
+    def one_width(width: int) -> list[tuple[np.ndarray, np.ndarray]]:
+        seeds = context.sizes.init_seeds if width <= last else max(4, context.sizes.init_seeds // 4)
+        starts = [
+            at_start(context.shape(width), context.seed("parameterisation", width, i), X)
+            for i in range(seeds)
+        ]
+        return [(start.ntk, start.standard) for start in starts]
+
+    draws = context.map(one_width, widths)
+    out: dict[str, Any] = {"widths": widths}
+    for j, name in enumerate(("ntk", "standard")):
+        out[name] = {
+            "trace": [[np.trace(pair[j]) / len(X) for pair in row] for row in draws],
+            "rate": [[float(dynamics.max_learning_rate(pair[j])) for pair in row] for row in draws],
+        }
+    return out
+
+
+EXPERIMENT = Experiment("parameterisation", "Standard and NTK parameterisation", run, (5, 8, 60))

@@ -1,0 +1,56 @@
+"""Claims 11 and B: gradient descent below and above the learning rate 2/lambda_max."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from widelimit.lab._context import Context
+from widelimit.lab._finite import Rule
+from widelimit.lab.experiments._base import Experiment
+
+
+def run(context: Context) -> dict[str, Any]:
+    """Drift, losses and lambda_max by learning rate (in units of 1/lambda_max of the network's own kernel) and width.
+
+    Half the steps of the other experiments: the fastest modes decide.
+    """
+    times = context.times(context.sizes.steps // 2)
+    widths = context.upper_widths
+    by_width = context.map(
+        lambda width: [_one(context, width, eta, times) for eta in context.sizes.etas], widths
+    )
+    shown = len(widths) // 2
+    rows = []
+    for k, eta in enumerate(context.sizes.etas):
+        row: dict[str, Any] = {"eta": eta}
+        row |= {name: [columns[k][name] for columns in by_width] for name in ("drift", "ratio")}
+        row |= {name: by_width[shown][k][name] for name in ("loss_curve", "sharpness_curve")}
+        rows.append(row)
+    return {
+        "times": times,
+        "widths": list(widths),
+        "etas": list(context.sizes.etas),
+        "rows": rows,
+        "shown_width": widths[shown],
+    }
+
+
+def _one(context: Context, width: int, eta: float, times: np.ndarray) -> dict[str, Any]:
+    n, y = context.task.n, context.task.y
+    # Above the threshold the drift is of order one and scatters little.
+    seeds = context.settings.seeds_at(width) if eta < 2 else context.fewer_seeds(width) // 2 + 1
+    runs = [
+        context.train(width, context.seed("rates", width, i), times, Rule(rate=eta)) for i in range(seeds)
+    ]
+    loss = np.array([0.5 * ((r.record.f[:, :n] - y) ** 2).sum(1) for r in runs])
+    return {
+        "drift": [r.record.drift[-1] for r in runs],
+        "ratio": loss[:, -1] / loss[:, 0],
+        "loss_curve": loss[0],
+        "sharpness_curve": runs[0].record.lambda_max * runs[0].learning_rate,
+    }
+
+
+EXPERIMENT = Experiment("rates", "Learning rates below and above 2/λmax", run, (20, 60, 1500))

@@ -1,0 +1,49 @@
+"""From lazy to rich: the output scale alpha of Chizat et al. 2019 at one width."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from widelimit.lab._context import Context
+from widelimit.lab._finite import Rule
+from widelimit.lab.experiments._base import Experiment
+
+ALPHAS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
+
+
+def alignment(K: np.ndarray, y: np.ndarray) -> float:
+    """Cosine between K and y y^T: ``y^T K y / (||K||_F |y|^2)``."""
+    return float(y @ K @ y / (np.linalg.norm(K) * (y @ y)))
+
+
+def run(context: Context) -> dict[str, Any]:
+    """Drift, test loss, alignment and distance to the linearised network for outputs ``alpha (f - f_0)``."""
+    width = context.widths[min(1, len(context.widths) - 1)]
+    times = context.times(context.sizes.steps)
+    task = context.task
+    seen = slice(0, task.test.stop)
+    seeds = max(4, context.settings.seeds_at(width) // 2)
+    out: dict[str, Any] = {"width": width, "alphas": list(ALPHAS)}
+    out |= {
+        name: []
+        for name in ("drift", "test_loss", "train_loss", "alignment", "alignment_start", "linear_gap")
+    }
+    for k, alpha in enumerate(ALPHAS):
+        # Half the usual rate: below alpha = 1 the curvature grows while the network learns features.
+        rule = Rule(alpha=alpha, centre=1.0, rate=0.5)
+        runs = [context.train(width, context.seed("scale", i), times, rule) for i in range(seeds)]
+        last = [r.record.f[-1] for r in runs]
+        gap = [np.sqrt(np.mean((r.record.f - r.record.f_linear)[:, seen] ** 2, axis=1)).max() for r in runs]
+        out["drift"].append([r.record.drift[-1] for r in runs])
+        out["test_loss"].append([np.mean((f[task.test] - task.y_test) ** 2) for f in last])
+        out["train_loss"].append([np.mean((f[: task.n] - task.y) ** 2) for f in last])
+        out["alignment"].append([alignment(r.KT, task.y) for r in runs])
+        out["alignment_start"].append([alignment(r.K0[: task.n], task.y) for r in runs])
+        out["linear_gap"].append(gap)
+        context.tick(k + 1, len(ALPHAS))
+    return out
+
+
+EXPERIMENT = Experiment("scale", "Output scale from rich to lazy", run, (3, 8, 60))

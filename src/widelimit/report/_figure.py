@@ -1,0 +1,88 @@
+"""One figure of the results: its panels laid out for a wide page or for a phone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from widelimit.report._image import draw_image, scale_of
+from widelimit.report._lines import draw_legends, draw_lines
+from widelimit.report._style import INK, PAPER, SIZE, house_style, tick_text
+from widelimit.report._words import plain_symbols
+
+__all__ = ["draw"]
+
+WIDE, NARROW = 8.2, 3.45  # inches; the page shows them about 1.4 times as large
+
+
+def draw(figure: Mapping[str, Any], *, narrow: bool = False) -> Figure:
+    """Draw one entry of ``results["figures"]`` as a matplotlib Figure.
+
+    narrow: line panels one above the other and matrices in pairs, for a phone.  Raises ValueError for a kind of
+    panel that is not known.
+    """
+    panels = figure["panels"]
+    columns = _columns(panels, int(figure.get("columns") or 1), narrow)
+    rows = -(-len(panels) // columns)
+    matrices = all(p["kind"] == "image" for p in panels)
+    # A single panel would look lost at full width.
+    width = NARROW if narrow else WIDE if columns > 1 else 0.68 * WIDE
+    height = (width / columns * 0.98 if matrices else min(3.0, max(2.5, width / columns * 0.85))) * rows
+    with house_style():
+        canvas = Figure(figsize=(width, height), dpi=100, facecolor=PAPER, layout="constrained")
+        FigureCanvasAgg(canvas)
+        canvas.get_layout_engine().set(w_pad=0.07, h_pad=0.07, wspace=0.03, hspace=0.04)
+        axes = list(canvas.subplots(rows, columns, squeeze=False).ravel())
+        spare = axes[len(panels) :]
+        for axis in spare:
+            axis.set_axis_off()
+        images, lines = [], []
+        for axis, panel in zip(axes, panels, strict=False):
+            if panel["kind"] == "image":
+                images.append((axis, panel, draw_image(axis, panel)))
+            elif panel["kind"] == "lines":
+                draw_lines(axis, panel)
+                lines.append((axis, panel))
+            else:
+                raise ValueError(
+                    f"a panel of kind {panel['kind']!r} is not known; it must be lines or image."
+                )
+        draw_legends(canvas, lines)
+        _colour_bars(canvas, images, spare)
+        canvas.draw_without_rendering()  # settles the layout while the house style is in force
+        canvas.set_layout_engine("none")
+    return canvas
+
+
+def _columns(panels: Sequence[Mapping[str, Any]], wanted: int, narrow: bool) -> int:
+    if not narrow:
+        return max(1, min(wanted, len(panels)))
+    small = all(p["kind"] == "image" for p in panels) and len(panels) > 1
+    return 2 if small else 1
+
+
+def _colour_bars(canvas: Figure, images: Sequence[tuple], spare: Sequence[Axes]) -> None:
+    """One colour bar for all panels that share a scale and ask for one; an empty cell beside them takes it."""
+    scales: dict[tuple, list] = {}
+    for axis, panel, image in images:
+        key = scale_of(panel) if panel.get("vmin") is not None else (id(axis),)
+        scales.setdefault(key, []).append((axis, panel, image))
+    for group in scales.values():
+        name = next((p["colourbar"] for _, p, _ in group if p.get("colourbar")), "")
+        if not any(p.get("colourbar") is not None for _, p, _ in group):
+            continue
+        axes = [a for a, _, _ in group]
+        if spare and axes[-1] is images[-1][0]:
+            place = {"cax": spare[0].inset_axes((0.0, 0.07, 0.06, 0.86))}
+        else:
+            place = {"ax": axes, "shrink": 0.86, "aspect": 22, "pad": 0.02, "fraction": 0.06}
+        bar = canvas.colorbar(group[0][2], **place)
+        bar.outline.set_visible(False)
+        bar.ax.tick_params(labelsize=SIZE - 1.2, labelcolor=INK, length=0)
+        bar.ax.minorticks_off()
+        bar.ax.yaxis.set_major_formatter(tick_text)
+        bar.set_label(plain_symbols(name), fontsize=SIZE - 0.6, color=INK)

@@ -1,0 +1,96 @@
+"""The page: one HTML file with everything in it, to be opened from disk without a network."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from widelimit.report import _words
+from widelimit.report._figure import draw
+from widelimit.report._results import check_results
+from widelimit.report._svg import colour_variables, figure_svg, inline_svg, save_figure
+
+__all__ = ["page", "save_figures", "write_report"]
+
+Told = Callable[[str, int, int], None]
+
+
+def page(results: Mapping[str, Any], *, told: Told | None = None) -> str:
+    """The results as one self-contained HTML document: no script, no request, light and dark, wide and narrow.
+
+    told: called with (figure, done, total) as figures are drawn.  Raises ResultsError for what is not a results
+    document.
+    """
+    return _page(check_results(results), told, None)
+
+
+def _page(results: Mapping[str, Any], told: Told | None, files: pathlib.Path | None) -> str:
+    """The page; with ``files`` the figures are also written there, so that each is drawn only once."""
+    figures = []
+    for i, (name, figure) in enumerate(results["figures"].items()):
+        if told:
+            told(name, i, len(results["figures"]))
+        wide = draw(figure)
+        if files is not None:
+            save_figure(wide, files, name)
+        figures.append(
+            {
+                **figure,
+                "wide": _inline(figure, wide, "w"),
+                "narrow": _inline(figure, draw(figure, narrow=True), "n"),
+            }
+        )
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent / "templates"),
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters |= {
+        "text": lambda s: Markup(_words.marked_up(s)),
+        "number": _words.number,
+        "duration": _words.duration,
+        "measured": _words.measured,
+        "theory": _words.theory,
+    }
+    return environment.get_template("page.html.j2").render(
+        r=results, figures=figures, headline=_words.headline(results["claims"]), score=_words.score,
+        shown={f["id"] for f in figures}, light=colour_variables(dark=False), dark=colour_variables(dark=True),
+    )  # fmt: skip
+
+
+def _inline(figure: Mapping[str, Any], drawn: Figure, suffix: str) -> str:
+    name = f"{figure['id']}{suffix}"
+    description = f"{figure['title']}. {figure['see']}"
+    return inline_svg(figure_svg(drawn, salt=name), prefix=name, description=description)
+
+
+def save_figures(results: Mapping[str, Any], directory: str | os.PathLike[str]) -> list[pathlib.Path]:
+    """Each figure of the results as an SVG and a PDF file in the directory, which is made if need be."""
+    folder = pathlib.Path(directory)
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for name, figure in check_results(results)["figures"].items():
+        written += save_figure(draw(figure), folder, name)
+    return written
+
+
+def write_report(
+    results: Mapping[str, Any], directory: str | os.PathLike[str], *, told: Told | None = None
+) -> pathlib.Path:
+    """Write ``index.html`` and ``figures/`` into the directory; returns the path of the page.
+
+    The page appears in one piece: a reader never sees half of it, also if the writing is cut off.
+    """
+    results, folder = check_results(results), pathlib.Path(directory)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "figures").mkdir(exist_ok=True)
+    text = _page(results, told, folder / "figures")
+    target, half = folder / "index.html", folder / "index.html.part"
+    half.write_text(text, encoding="utf-8")
+    half.replace(target)
+    return target
