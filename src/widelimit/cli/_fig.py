@@ -12,9 +12,9 @@ _DEFAULTS = LabOptions()
 
 def fig(
     name: str,
-    options: LabOptions = _DEFAULTS,
     /,
     *,
+    options: LabOptions = _DEFAULTS,
     results: pathlib.Path | None = None,
     out: pathlib.Path = pathlib.Path("."),
 ) -> int:

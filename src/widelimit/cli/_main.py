@@ -23,9 +23,11 @@ def _version() -> str:
 
 app = cyclopts.App(
     name="widelimit",
-    help="The infinite-width limit of a neural network, exactly, on your own data.",
-    help_epilogue="Exit codes: 0 all is well; 1 a claim falls short (verify) or an experiment failed; "
-    "2 bad input; 130 interrupted.",
+    help=(
+        "The infinite-width limit of a neural network, exactly, on your own data.\n\n"
+        "Exit codes: 0 all is well; 1 a claim falls short (verify) or an experiment failed; 2 bad input; "
+        "130 interrupted."
+    ),
     version=_version,
     suppress_keyboard_interrupt=False,
     help_format="plaintext",

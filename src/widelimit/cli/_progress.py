@@ -37,18 +37,19 @@ class LabProgress:
             _TimeLeft(),
             console=self.console,
             transient=True,
-            disable=self.lines,
         )
         self.task = self.bar.add_task("preparing", total=1.0, left=None)
 
     def __enter__(self) -> Self:
-        self.bar.__enter__()
+        if not self.lines:
+            self.bar.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.bar.__exit__(kind, value, trace)
+        if not self.lines:
+            self.bar.stop()
 
     def __call__(self, event: dict[str, Any]) -> None:
         what = f"{event['job_index']}/{event['jobs']} {event['title']}" if event["title"] else "done"

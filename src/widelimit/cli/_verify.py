@@ -14,8 +14,8 @@ _DEFAULTS = LabOptions()
 
 
 def verify(
-    options: LabOptions = _DEFAULTS,
     *,
+    options: LabOptions = _DEFAULTS,
     claims: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
     out: pathlib.Path | None = None,
     results: pathlib.Path | None = None,

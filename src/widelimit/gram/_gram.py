@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Callable
@@ -101,6 +102,16 @@ def _tile(batch_size, memory, x) -> int:
     return max(1, min(1024, int(math.sqrt(memory / (_ARRAYS_PER_PAIR * 8)))))
 
 
+# Up to this many pairs are computed operation by operation: compiling a deep kernel takes longer than running it.
+_UNCOMPILED = 64**2
+
+
+@functools.lru_cache(maxsize=16)
+def _function(k, diagonal: bool, compiled: bool):
+    function = jax.vmap(_diagonal(k)) if diagonal else _pairs(k)
+    return jax.jit(function) if compiled else function
+
+
 def _pairs(k):
     return jax.vmap(jax.vmap(k, (None, 0)), (0, None))
 
@@ -118,7 +129,7 @@ def _whole(k, x1, x2):
 
 
 def _diagonals(k, x, tile):
-    function = jax.jit(jax.vmap(_diagonal(k)))
+    function = _function(k, True, len(x) > _UNCOMPILED)
     parts = [jax.tree.map(np.asarray, function(jnp.asarray(x[i : i + tile]))) for i in range(0, len(x), tile)]
     if not parts:
         return np.zeros(0)
@@ -133,7 +144,7 @@ def _tiled(k, x1, x2, tile, report):
     if symmetric:
         tile1 = tile2 = min(tile, max(1, -(-n1 // max(1, round(n1 / 256)))) if n1 > 512 else n1) or 1
     jobs = [(i, j) for i in range(0, n1, tile1) for j in range(0, n2, tile2) if not symmetric or j + tile2 > i]
-    function = jax.jit(_pairs(k))
+    function = _function(k, False, n1 * n2 > _UNCOMPILED)
     out = None
     start = time.monotonic()
     for done, (i, j) in enumerate(jobs):

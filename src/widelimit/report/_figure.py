@@ -8,6 +8,8 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import FuncFormatter
 
 from widelimit.report._image import draw_image, scale_of
 from widelimit.report._lines import draw_legends, draw_lines
@@ -33,9 +35,9 @@ def draw(figure: Mapping[str, Any], *, narrow: bool = False) -> Figure:
     width = NARROW if narrow else WIDE if columns > 1 else 0.68 * WIDE
     height = (width / columns * 0.98 if matrices else min(3.0, max(2.5, width / columns * 0.85))) * rows
     with house_style():
-        canvas = Figure(figsize=(width, height), dpi=100, facecolor=PAPER, layout="constrained")
+        canvas = Figure(figsize=(width, height), dpi=100, facecolor=PAPER)
         FigureCanvasAgg(canvas)
-        canvas.get_layout_engine().set(w_pad=0.07, h_pad=0.07, wspace=0.03, hspace=0.04)
+        canvas.set_layout_engine(ConstrainedLayoutEngine(w_pad=0.07, h_pad=0.07, wspace=0.03, hspace=0.04))
         axes = list(canvas.subplots(rows, columns, squeeze=False).ravel())
         spare = axes[len(panels) :]
         for axis in spare:
@@ -77,12 +79,12 @@ def _colour_bars(canvas: Figure, images: Sequence[tuple], spare: Sequence[Axes])
             continue
         axes = [a for a, _, _ in group]
         if spare and axes[-1] is images[-1][0]:
-            place = {"cax": spare[0].inset_axes((0.0, 0.07, 0.06, 0.86))}
+            place: dict[str, Any] = {"cax": spare[0].inset_axes((0.0, 0.07, 0.06, 0.86))}
         else:
             place = {"ax": axes, "shrink": 0.86, "aspect": 22, "pad": 0.02, "fraction": 0.06}
         bar = canvas.colorbar(group[0][2], **place)
         bar.outline.set_visible(False)
         bar.ax.tick_params(labelsize=SIZE - 1.2, labelcolor=INK, length=0)
         bar.ax.minorticks_off()
-        bar.ax.yaxis.set_major_formatter(tick_text)
+        bar.ax.yaxis.set_major_formatter(FuncFormatter(tick_text))
         bar.set_label(plain_symbols(name), fontsize=SIZE - 0.6, color=INK)

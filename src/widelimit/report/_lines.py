@@ -84,7 +84,11 @@ def _draw_series(axis: Axes, one: Mapping[str, Any], panel: Mapping[str, Any], *
             markeredgewidth=0.5, elinewidth=1.0, capsize=0, label=name, zorder=4,
         )  # fmt: skip
     elif style == "thin":
-        axis.plot(x, y, color=colour, linewidth=0.6, alpha=0.35, label=name, zorder=2, rasterized=rasterised)
+        # A crowd of lines is faint; a line that is one of an order (a width) must still be told from the next.
+        weight, alpha = (0.6, 0.4) if one.get("shade") is None else (0.9, 1.0)
+        axis.plot(
+            x, y, color=colour, linewidth=weight, alpha=alpha, label=name, zorder=2, rasterized=rasterised
+        )
     elif style == "guide":
         axis.plot(x, y, color=QUIET, linewidth=0.9, linestyle=_guide_dash(panel, one), label=name, zorder=1.8)
     else:

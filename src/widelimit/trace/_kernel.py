@@ -117,7 +117,7 @@ class Kernel:
             return self._packed(evaluate(self._program_for(jnp.shape(x1)), self.kinds, *_floats(x1, x2)))
         with enable_x64():
             a, b = (jnp.asarray(np.asarray(x, np.float64)) for x in (x1, x2))
-            values = jax.jit(lambda a, b: evaluate(self._program_for(a.shape), self.kinds, a, b))(a, b)
+            values = evaluate(self._program_for(a.shape), self.kinds, a, b)
         return self._packed([np.asarray(v) for v in values])
 
     def diag(self, x):
@@ -126,7 +126,7 @@ class Kernel:
             return self._packed(evaluate(self._program_for(jnp.shape(x)), self.kinds, *_floats(x)))
         with enable_x64():
             a = jnp.asarray(np.asarray(x, np.float64))
-            values = jax.jit(lambda a: evaluate(self._program_for(a.shape), self.kinds, a))(a)
+            values = evaluate(self._program_for(a.shape), self.kinds, a)
         return self._packed([np.asarray(v) for v in values])
 
     def _packed(self, values):

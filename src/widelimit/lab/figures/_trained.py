@@ -49,9 +49,8 @@ def _movement(results: Results):
     loss = [
         series(
             f"N = {r['width']}",
-            times,
-            np.maximum(np.array(r["loss_curve"], np.float64), 1e-14),
-            "line",
+            times[1:],
+            np.maximum(np.array(r["loss_curve"][1:], np.float64), 1e-14),
             shade=s,
         )
         for r, s in zip(rows, shade, strict=True)
