@@ -1,6 +1,7 @@
 """The infinite-width limit of a neural network, exactly, on your own data."""
 
 from widelimit import nn
+from widelimit.dynamics import flow, max_learning_rate, ntk_ensemble, posterior, steps
 from widelimit.fields import UnknownLimitError
 from widelimit.gram import gram, gram_diag
 from widelimit.trace import Kernel, Kernels, Limit, Normal, kernels, limit, nngp, normal, ntk
@@ -8,6 +9,6 @@ from widelimit.trace import Kernel, Kernels, Limit, Normal, kernels, limit, nngp
 __version__ = "0.1.0"
 
 __all__ = [
-    "Kernel", "Kernels", "Limit", "Normal", "UnknownLimitError", "gram", "gram_diag", "kernels", "limit", "nn", "nngp",
-    "normal", "ntk",
+    "Kernel", "Kernels", "Limit", "Normal", "UnknownLimitError", "flow", "gram", "gram_diag", "kernels", "limit",
+    "max_learning_rate", "nn", "nngp", "normal", "ntk", "ntk_ensemble", "posterior", "steps",
 ]  # fmt: skip

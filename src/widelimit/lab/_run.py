@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import platform
 import time
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
@@ -94,17 +95,21 @@ class _Session:
         """Run every named experiment that is not there yet."""
         jobs = [e for name, e in EXPERIMENTS.items() if name in set(names)]
         clock = _Clock(jobs, self.settings.effort, self.progress)
-        for index, experiment in enumerate(jobs):
-            record = self.store.load(experiment.name, experiment.revision)
-            clock.begin(index, resumed=record is not None)
-            if record is None:
-                record = self._one(experiment, clock)
-            else:
-                self._keep(experiment, record, resumed=True)
-                clock.end("resumed")
+        with warnings.catch_warnings():
+            # A narrow network's own rate may exceed 2/lambda_max of the limit, and a diverging run overflows: both are
+            # results here, and reported as such.
+            warnings.filterwarnings("ignore", "learning_rate x lambda_max", RuntimeWarning)
+            for index, experiment in enumerate(jobs):
+                record = self.store.load(experiment.name, experiment.revision)
+                clock.begin(index, resumed=record is not None)
+                if record is None:
+                    self._one(experiment, clock)
+                else:
+                    self._keep(experiment, record, resumed=True)
+                    clock.end("resumed")
         clock.finish()
 
-    def _one(self, experiment: Experiment, clock: _Clock) -> dict[str, Any] | None:
+    def _one(self, experiment: Experiment, clock: _Clock) -> None:
         self.context.tick = clock.tick
         wall, cpu = time.perf_counter(), time.process_time()
         try:
@@ -118,12 +123,11 @@ class _Session:
             used = {"seconds": time.perf_counter() - wall, "cpu_seconds": time.process_time() - cpu}
             self._row(experiment, used, resumed=False, error=message)
             clock.end("failed", message)
-            return None
+            return
         used = {"seconds": time.perf_counter() - wall, "cpu_seconds": time.process_time() - cpu}
         record = self.store.save(experiment.name, experiment.revision, {"result": result, **used})
         self._keep(experiment, record, resumed=False)
         clock.end("done")
-        return record
 
     def _keep(self, experiment: Experiment, record: dict[str, Any], *, resumed: bool) -> None:
         self.records[experiment.name] = record

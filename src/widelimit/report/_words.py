@@ -21,6 +21,10 @@ __all__ = [
 ]
 
 _SUPERSCRIPT = str.maketrans("-\N{MINUS SIGN}0123456789", "⁻⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+# One letter (fan_in and run_figure are names, not symbols), a norm, a derivative or an extremum with its index.
+_SUBSCRIPTED = re.compile(
+    r"((?<![A-Za-z_])[A-Za-zα-ωΑ-Ωµ]\u0302?|[‖²]|\b(?:sup|inf|max|min))_(max|min|std|op|out|NNGP|NTK|[A-Za-z0-9θ∞])(?!\w)"
+)
 _SUBSCRIPT = {**{str(d): chr(0x2080 + d) for d in range(10)}, "t": "ₜ", "i": "ᵢ"}
 
 
@@ -42,6 +46,8 @@ def duration(seconds: float | None) -> str:
     """0.03 s, 12 s, 4 min 5 s, 1 h 2 min."""
     if seconds is None or not math.isfinite(seconds):
         return "–"
+    if seconds < 1e-3:
+        return "under 1 ms"
     if seconds < 9.95:
         return f"{seconds:.2g} s" if seconds < 0.995 else f"{seconds:.1f} s"
     whole = round(seconds)
@@ -106,11 +112,7 @@ def marked_up(text: str) -> str:
     out = html.escape(_minus_in_numbers(str(text)), quote=True)
     out = re.sub(r"\^\{([^}]*)\}", lambda m: f"<sup>{_minus(m[1])}</sup>", out)
     out = re.sub(r"\^([-−]?(?:\d+\.\d+|[\w½¼∞]+))", lambda m: f"<sup>{_minus(m[1])}</sup>", out)
-    return re.sub(
-        r"(?<![A-Za-z_])([A-Za-zα-ωΑ-Ω‖]\u0302?)_(max|min|std|op|[A-Za-z0-9∞])(?!\w)",
-        r"\1<sub>\2</sub>",
-        out,
-    )
+    return _SUBSCRIPTED.sub(r"\1<sub>\2</sub>", out)
 
 
 def plain_symbols(text: str) -> str:

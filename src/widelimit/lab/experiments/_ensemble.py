@@ -88,37 +88,34 @@ def _bands(context: Context, outputs: np.ndarray, times: np.ndarray, eta: float)
     task, n = context.task, context.task.n
     nngp, ntk = context.limit
     path = task.path
-    kernels = {
-        "K": ntk[:n, :n],
-        "K_test": ntk[path, :n],
-        "S": nngp[:n, :n],
-        "S_test": nngp[path, :n],
-        "S_test_test": nngp[path, path],
-    }
-    rows = []
     shown = (0, len(times) // 3, 2 * len(times) // 3, len(times) - 1)
+    rows = []
     for t in [*(float(times[k]) for k in shown), np.inf]:
-        mean, std = ensemble_band(kernels, task.y, eta * t)
+        law = dynamics.ntk_ensemble(
+            eta * t,
+            ntk[:n, :n],
+            nngp[:n, :n],
+            task.y,
+            ntk_test=ntk[path, :n],
+            nngp_test=nngp[path, :n],
+            nngp_test_test=nngp[path, path],
+        )
+        mean, std = _band(law)
         row: dict[str, Any] = {"steps": t if np.isfinite(t) else None, "mean": mean, "std": std}
         if np.isfinite(t):
             f = outputs[:, list(times).index(int(t)), path]
             row |= {"networks_mean": f.mean(0), "networks_std": f.std(0, ddof=1)}
             row["inside"] = float(np.mean(np.abs(f - mean) < 2 * std + 1e-9))
         rows.append(row)
-    mean, std = posterior_band(kernels, task.y)
+    posterior = dynamics.posterior(
+        nngp[:n, :n], task.y, nngp_test=nngp[path, :n], nngp_test_test=nngp[path, path]
+    )
+    mean, std = _band(posterior)
     return {"angle": task.angle, "marks": task.marks, "rows": rows, "nngp_mean": mean, "nngp_std": std}
 
 
-def ensemble_band(
-    kernels: dict[str, np.ndarray], y: np.ndarray, time: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation over initialisations of trained networks of infinite width at ``time``."""
-    raise NotImplementedError
-
-
-def posterior_band(kernels: dict[str, np.ndarray], y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of the NNGP posterior."""
-    raise NotImplementedError
+def _band(law: dynamics.GaussianProcess) -> tuple[np.ndarray, np.ndarray]:
+    return law.mean, np.sqrt(np.maximum(np.diag(law.covariance), 0.0))
 
 
 EXPERIMENT = Experiment("ensemble", "Ensembles of trained networks", run, (12, 25, 400))

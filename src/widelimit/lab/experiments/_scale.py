@@ -10,7 +10,7 @@ from widelimit.lab._context import Context
 from widelimit.lab._finite import Rule
 from widelimit.lab.experiments._base import Experiment
 
-ALPHAS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
+ALPHAS = (0.0625, 0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 
 
 def alignment(K: np.ndarray, y: np.ndarray) -> float:
@@ -21,7 +21,7 @@ def alignment(K: np.ndarray, y: np.ndarray) -> float:
 def run(context: Context) -> dict[str, Any]:
     """Drift, test loss, alignment and distance to the linearised network for outputs ``alpha (f - f_0)``."""
     width = context.widths[min(1, len(context.widths) - 1)]
-    times = context.times(context.sizes.steps)
+    times = context.times(2 * context.sizes.steps)
     task = context.task
     seen = slice(0, task.test.stop)
     seeds = max(4, context.settings.seeds_at(width) // 2)
@@ -31,8 +31,8 @@ def run(context: Context) -> dict[str, Any]:
         for name in ("drift", "test_loss", "train_loss", "alignment", "alignment_start", "linear_gap")
     }
     for k, alpha in enumerate(ALPHAS):
-        # Half the usual rate: below alpha = 1 the curvature grows while the network learns features.
-        rule = Rule(alpha=alpha, centre=1.0, rate=0.5)
+        # A low rate: below alpha = 1 the curvature grows while the network learns features.
+        rule = Rule(alpha=alpha, centre=1.0, rate=0.25)
         runs = [context.train(width, context.seed("scale", i), times, rule) for i in range(seeds)]
         last = [r.record.f[-1] for r in runs]
         gap = [np.sqrt(np.mean((r.record.f - r.record.f_linear)[:, seen] ** 2, axis=1)).max() for r in runs]

@@ -20,7 +20,10 @@ def _rms(a: np.ndarray) -> np.ndarray:
 def _closed(y: np.ndarray, K: np.ndarray, run: Trained, times: np.ndarray) -> np.ndarray:
     """Outputs (T, P) of gradient descent with the fixed kernel K (P, n), from the network's own initial outputs."""
     n = len(y)
-    predict = dynamics.steps(K[:n], y, learning_rate=float(run.learning_rate), f0=run.f0[:n])
+    # A kernel computed in float32 is symmetric to rounding only.
+    predict = dynamics.steps(
+        0.5 * (K[:n] + K[:n].T), y, learning_rate=float(run.learning_rate), f0=run.f0[:n]
+    )
     return np.asarray(predict(times, K, run.f0))
 
 
@@ -37,7 +40,23 @@ def run(context: Context) -> dict[str, Any]:
         "y": context.task.y,
         "y_test": context.task.y_test,
         "limit": limit[:n, :n],
+        "modes": _modes(context),
         "widths": context.map(lambda width: _one_width(context, width, times, limit[:, :n]), context.widths),
+    }
+
+
+def _modes(context: Context) -> dict[str, Any]:
+    """Residuals of one wide network along the eigenvectors of its own K_0, at a rate low enough to follow the flow."""
+    steps, width = 4 * context.sizes.steps, context.widths[-1]
+    times, n = context.times(steps), context.task.n
+    r = context.train(width, context.seed("modes"), times, Rule(rate=0.2))
+    values, U = np.linalg.eigh(r.K0[:n])
+    return {
+        "width": width,
+        "times": times,
+        "learning_rate": r.learning_rate,
+        "eigenvalues": values[::-1],
+        "residual": ((context.task.y - r.record.f[:, :n]) @ U)[:, ::-1],
     }
 
 

@@ -142,7 +142,7 @@ def _generalisation(results: Results):
 
 F11 = FigureSpec(
     "F11", "Ensembles of trained networks against the closed form",
-    "At every time the networks fill the band of the closed form; at the end it is wider than the NNGP posterior.",
+    "At every time the networks fill the band of the closed form; at t = ∞ it is not the band of the NNGP posterior.",
     ("ensemble",), ("5c",), _bands, 3,
 )  # fmt: skip
 F14 = FigureSpec(

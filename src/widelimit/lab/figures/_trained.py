@@ -131,46 +131,39 @@ def _losses(results: Results):
 
 
 def _modes(results: Results):
-    times, rows, _ = _rows(results)
-    last = rows[-1]
-    y = np.array(results["training"]["y"])
-    n = len(y)
-    values, U = np.linalg.eigh(np.array(results["training"]["limit"], np.float64))
-    eta = last["learning_rate"]
-    residual = (y - np.array(last["f"], np.float64)[:, :n]) @ U  # (T, n)
-    order = np.argsort(values)[::-1]
-    chosen = [order[k] for k in np.unique(np.linspace(0, n - 1, 5).round().astype(int))]
-    fine = np.linspace(0, times[-1], 200)
+    r = results["training"]["modes"]
+    times, values = np.array(r["times"]), np.array(r["eigenvalues"], np.float64)
+    residual, eta = np.array(r["residual"], np.float64), r["learning_rate"]
+    fine = np.arange(0, times[-1] + 1, max(1, times[-1] // 200))
     content = []
-    for k, mode in enumerate(chosen):
-        size = np.abs(residual[0, mode])
-        seen = np.abs(residual[:, mode]) > 1e-4
-        content.append(
-            series(f"λ = {values[mode]:.3g}", times[seen], np.abs(residual[seen, mode]), "points", group=k)
-        )
-        decay = size * np.exp(-eta * values[mode] * fine)
-        content.append(series("", fine[decay > 1e-4], decay[decay > 1e-4], "line", group=k))
-    rates = np.array([_rate(times, residual[:, m], eta) for m in order])
-    good = np.isfinite(rates)
+    for k, mode in enumerate(np.unique(np.linspace(0, len(values) - 1, 5).round().astype(int))):
+        size = np.abs(residual[:, mode])
+        line = size[0] * (1 - eta * values[mode]) ** fine
+        floor = max(1e-4, 1e-3 * size[0])
+        seen, shown = size > floor, line > floor
+        content.append(series(f"λ = {values[mode]:.3g}", times[seen], size[seen], "points", group=k))
+        content.append(series("", fine[shown], line[shown], "line", group=k))
+    rates = np.array([_rate(times, c, eta) for c in residual.T])
+    good = np.isfinite(rates) & (rates > 0)
     compared = [
-        series("network", values[order][good], rates[good], "points", group=0),
-        series("rate = λ", [values[0], values[-1]], [values[0], values[-1]], "guide"),
+        series("network", values[good], rates[good], "points", group=0),
+        series("rate = λ", [values[-1], values[0]], [values[-1], values[0]], "guide"),
     ]
-    error = float(np.max(np.abs(rates[good] / values[order][good] - 1))) if good.any() else float("nan")
+    numbers = []
+    if good.any():
+        error = np.abs(rates[good] / values[good] - 1)
+        numbers.append(
+            note("|rate/λ − 1|, median over modes", f"{np.median(error):.2g} (largest {error.max():.2g})")
+        )
+    title = f"residual along eigenvectors of K̂₀, N = {r['width']}"
     return [
-        lines(
-            f"residual along eigenvectors of K∞, N = {last['width']}",
-            "steps",
-            "|u_iᵀ(y − f_t)|",
-            content,
-            ("linear", "log"),
-        ),
+        lines(title, "steps t", "|u_iᵀ(y − f_t)|", content, ("linear", "log")),
         lines("fitted rate of decay", "λ_i", "rate", compared, ("log", "log")),
-    ], [note("largest relative difference of rate and λ", f"{error:.3g}")]
+    ], numbers
 
 
 def _rate(times: np.ndarray, c: np.ndarray, eta: float) -> float:
-    """Rate r of |c| ~ (1 - eta r)^t until it has fallen to a tenth: the discrete form of exp(-eta r t)."""
+    """Rate r of |c| = (1 - eta r)^t |c_0| until it has fallen to a tenth: the discrete form of exp(-eta r t)."""
     size = np.abs(c)
     below = np.flatnonzero(size < 0.1 * size[0])
     last = int(below[0]) if below.size else len(size) - 1
@@ -196,6 +189,6 @@ F9 = FigureSpec(
 )  # fmt: skip
 F13 = FigureSpec(
     "F13", "Each eigenvector is learned at its own rate",
-    "On a logarithmic axis every mode falls on a straight line whose steepness is its eigenvalue.",
+    "On a logarithmic axis the points of every mode follow a straight line whose steepness is its eigenvalue.",
     ("training",), ("9",), _modes,
 )  # fmt: skip
