@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import sys
-from types import TracebackType
+import threading
+from types import FrameType, TracebackType
 from typing import Any, Self
 
 from rich.console import Console
@@ -38,9 +40,13 @@ class LabProgress:
             console=self.console,
             transient=True,
         )
+        self.interrupted = False
+        self.before: Any = None
         self.task = self.bar.add_task("preparing", total=1.0, left=None)
 
     def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            self.before = signal.signal(signal.SIGINT, self._interrupt)
         if not self.lines:
             self.bar.start()
         return self
@@ -50,14 +56,25 @@ class LabProgress:
     ) -> None:
         if not self.lines:
             self.bar.stop()
+        if self.before is not None:
+            signal.signal(signal.SIGINT, self.before)
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        self.interrupted = True
+        raise KeyboardInterrupt
 
     def __call__(self, event: dict[str, Any]) -> None:
+        # Ctrl-C that falls into a callback of the garbage collector or of XLA is swallowed there: raise it again.
+        if self.interrupted:
+            raise KeyboardInterrupt
         what = f"{event['job_index']}/{event['jobs']} {event['title']}" if event["title"] else "done"
         self.bar.update(
             self.task, completed=event["fraction"], description=what, left=event.get("seconds_left")
         )
         if event["event"] == "failed":
-            self.console.print(f"{what}: failed. {event['message']}", style="red", markup=False)
+            self.console.print(
+                f"{what}: failed. {event['message']}", style="red", markup=False, soft_wrap=True
+            )
         elif self.lines and event["event"] in ("done", "resumed"):
             tail = " (from an earlier start)" if event["event"] == "resumed" else ""
             print(what + tail, file=sys.stderr, flush=True)

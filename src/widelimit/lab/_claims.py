@@ -46,21 +46,21 @@ CLAIMS: tuple[Claim, ...] = (
         "3", "4.1", "The NTK stays constant during training",
         "The NTK is constant during training.",
         "sup_t ‖K_t − K_0‖ / ‖K_0‖ → 0; proved at least as fast as N^-½, in truth as N^-1.",
-        "N^-1", -1.0, "slope ≤ -0.7 over the upper half of the widths",
+        "N^-1", -1.0, "slope ≤ -0.7 over the upper widths",
         ("training",), ("F6", "F5"),
     ),
     Claim(
         "4", "4.1", "The NTK drives the outputs",
         "The NTK is J Jᵀ and drives f.",
         "df(x)/dt = K_t(x, X)(Y − f(X)) at any width, exactly: one step of size η departs from it by O(η).",
-        "error ∝ η", 1.0, "slope of the relative error in the step size in [0.9, 1.1] at every width",
+        "error ∝ η", 1.0, "slope of the relative error in the step size ≥ 0.9 at every width",
         ("flow",), (),
     ),
     Claim(
         "5", "4.1", "Training equals training the linearised network",
         "The network trains like its linearisation.",
         "sup_t RMSE(f_t, f_t^lin) → 0 from the same θ₀ with the network's own K̂₀.",
-        "N^-1 (proved: at least N^-½)", -1.0, "slope ≤ -0.6 over the upper half of the widths",
+        "N^-1 (proved: at least N^-½)", -1.0, "slope ≤ -0.6 over the upper widths",
         ("training",), ("F9",),
     ),
     Claim(
@@ -89,7 +89,7 @@ CLAIMS: tuple[Claim, ...] = (
         "The parameters barely move.",
         "Three statements: ‖Δθ‖ = Θ(1); ‖Δθ‖/‖θ₀‖ ~ N^-1 (two or more hidden layers; N^-½ with one); per layer, "
         "relative: first and last N^-½, hidden N^-1 (Frobenius) and N^-½ (operator norm).",
-        "0; -1; -½, -1, -½; -½", None, "each slope within ± 0.15 of theory over the upper half of the widths",
+        "0; -1; -½, -1, -½; -½", None, "each slope within ± 0.15 of theory over the upper widths",
         ("training",), ("F7",),
     ),
     Claim(
@@ -118,7 +118,7 @@ CLAIMS: tuple[Claim, ...] = (
         "11", "4.1", "Gradient descent follows the flow below 2/λmax",
         "Full-batch gradient descent approximates the flow.",
         "It needs η < 2/λmax(K̂₀): below, the drift of the kernel vanishes as N^-1.",
-        "N^-1", -1.0, "slope ≤ -0.8 at every η below 2/λmax over the upper half of the widths",
+        "N^-1", -1.0, "slope ≤ -0.8 at every η below 2/λmax over the upper widths",
         ("rates",), ("F16",),
     ),
     Claim(
@@ -133,7 +133,7 @@ CLAIMS: tuple[Claim, ...] = (
         "14", "4.1", "The NTK parameterisation stabilises the learning rate",
         "The standard parameterisation lets only the forward pass be stable, the NTK one both.",
         "Largest stable η: NTK parameterisation N^0, standard N^-1; trace of K: O(1) against O(N).",
-        "0 and -1; 0 and 1", -1.0, "each slope within ± 0.1 of theory over the upper half of the widths",
+        "0 and -1; 0 and 1", -1.0, "each slope within ± 0.1 of theory over the upper widths",
         ("parameterisation",), (),
     ),
     Claim(
@@ -141,7 +141,7 @@ CLAIMS: tuple[Claim, ...] = (
         "A different loss breaks the limit.",
         "For any smooth loss and fixed time the kernel stays constant as N → ∞; what is lost is the closed form, and "
         "for the logistic loss uniformity in t: at fixed N ‖Δθ‖ keeps growing like log t.",
-        "N^-1 at fixed t", -1.0, "slope ≤ -0.7 over the upper half of the widths; ‖Δθ‖ still growing under logistic loss",
+        "N^-1 at fixed t", -1.0, "slope ≤ -0.7 over the upper widths; ‖Δθ‖ still growing under logistic loss",
         ("logistic",), (),
     ),
     Claim(
@@ -150,7 +150,7 @@ CLAIMS: tuple[Claim, ...] = (
         "True, sharply: for η > 2/λmax the drift is O(1), independent of N, and the loss still converges (catapult) "
         "until it diverges.",
         "N^0 above 2/λmax", 0.0,
-        "slope in [-0.2, 0.2] at η·λmax = 2.5 and 3.5 with every loss converged; divergence at 8",
+        "slope in [-0.2, 0.2] at η·λmax = 2.5 and 3.5 with every loss converged; divergence at 16",
         ("rates",), ("F16",),
     ),
     Claim(
@@ -159,7 +159,7 @@ CLAIMS: tuple[Claim, ...] = (
         "Decay to zero does: the kernel itself decays, with a drift that does not vanish with N. Decay to θ₀ does not: "
         "it is kernel ridge regression.",
         "N^0 (to zero), N^-1 (to θ₀)", -1.0,
-        "to zero: slope in [-0.2, 0.2]; to θ₀: slope ≤ -0.7; over the upper half of the widths",
+        "to zero: slope in [-0.2, 0.2]; to θ₀: slope ≤ -0.7; over the upper widths",
         ("decay",), (),
     ),
 )  # fmt: skip

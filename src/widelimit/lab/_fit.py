@@ -26,10 +26,15 @@ def log_statistics(samples: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarra
     return np.array([x.mean() for x in logs]), np.sqrt(variance / sizes)
 
 
+def upper_part(x: np.ndarray) -> slice:
+    """Abscissae from an eighth of the largest on (128 to 1024 of 64 to 1024), at least three: where 1/N laws hold."""
+    return slice(min(int(np.searchsorted(x, x[-1] / 8)), max(len(x) - 3, 0)), None)
+
+
 def fit_samples(x: Sequence[float], samples: Sequence[Any], *, upper: bool = False) -> dict[str, Any]:
     """Fit ``log y = intercept + slope log x`` to positive samples (one array over seeds for each x).
 
-    ``upper``: only the upper half of the abscissae (at least three) is used.  Samples that are not finite and
+    ``upper``: only the wide networks are used, see :func:`upper_part`.  Samples that are not finite and
     positive are an error: see :func:`usable`.
     """
     arrays = [np.asarray(s, np.float64).ravel() for s in samples]
@@ -50,10 +55,11 @@ def fit_points(
     """Weighted least squares of log y on log x; ``se`` are standard errors of log y (None: equal weights).
 
     The standard error of the slope is that of the weights, enlarged by the root of chi^2/dof where the points
-    scatter more than their errors say (curvature included); the interval uses Student's t then, the normal otherwise.
+    scatter more than their errors say (curvature included).  The interval is normal where errors are given (they rest
+    on many seeds), Student's t where they come from the scatter of the points alone.
     """  # fmt: skip
     x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
-    keep = slice(len(x) - max(3, (len(x) + 1) // 2), None) if upper and len(x) > 3 else slice(None)
+    keep = upper_part(x) if upper else slice(None)
     x, y = x[keep], y[keep]
     u, v = np.log(x), np.log(y)
     known = se is not None and bool(np.all(np.asarray(se)[keep] > 0))
@@ -68,10 +74,8 @@ def fit_points(
     scale = chi2 / dof if dof > 0 else 1.0
     inflate = scale if not known else max(1.0, scale)
     error = float(np.sqrt(inflate / spread))
-    student = (
-        dof > 0 and (not known or scale > 1.0) and not (known and scale < stats.chi2.ppf(0.9, dof) / dof)
-    )
-    quantile = float(stats.t.ppf(0.5 + level / 2, dof) if student else stats.norm.ppf(0.5 + level / 2))
+    tail = 0.5 + level / 2
+    quantile = float(stats.norm.ppf(tail) if known or dof < 1 else stats.t.ppf(tail, dof))
     return {
         "slope": slope,
         "se": error,

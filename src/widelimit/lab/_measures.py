@@ -57,11 +57,10 @@ def exponent(
     fit = {"of": name, "over": over, **fit_samples(x, arrays, upper=upper)}
     slope = fit["slope"]
     passed = (low is None or slope >= low) and (high is None or slope <= high)
-    band = (
-        f"≤ {number(high)}"
-        if low is None and high is not None
-        else f"in [{number(low or 0.0)}, {number(high or 0.0)}]"
-    )
+    if low is not None and high is not None:
+        band = f"in [{number(low)}, {number(high)}]"
+    else:
+        band = f"≤ {number(high)}" if high is not None else f"≥ {number(low)}" if low is not None else ""
     return measure(
         name, slope, f"slope {interval(fit)}", number(theory), band, passed if judged else None, fit
     )  # fmt: skip

@@ -35,7 +35,7 @@ CONVENTIONS = (
     ("learning rate", "θ ← θ − η ∇loss, in units of 1/λmax of the network's own NTK at the start unless said otherwise"),
     ("time", "t in steps; the time of the flow is η·t"),
     ("kernel", "K(x, x') = ∇f(x)·∇f(x') of one output; distances are Frobenius norms on the training points"),
-    ("exponent", "weighted least squares of log y on log N over all seeds; 95 % interval; upper half means the wider half"),
+    ("exponent", "weighted least squares of log y on log N over all seeds; 95 % interval; upper widths: from an eighth of the widest on (128 to 1024 by default)"),
     ("verdict", "holds: every judged measure lies in its band (point estimate); the intervals are shown beside it"),
     ("prediction", "ridge 0; classes are one-hot minus 1/classes, the largest output wins; regression is standardised"),
 )  # fmt: skip
@@ -82,10 +82,8 @@ class _Session:
         self.data: Dataset = load_data(self.settings.data, self.settings.target)
         self.context = Context(self.settings, self.data, make_task(self.data, self.settings.seed))
         chosen = {k: v for k, v in self.settings.as_dict().items() if k != "claims"}
-        self.store = Store(
-            out,
-            {**chosen, "data": self.data.sha256, "file": chosen["data"], "version": _version("widelimit")},
-        )
+        source = f"{self.data.name} (sha256 {self.data.sha256[:16]})"
+        self.store = Store(out, {**chosen, "data": source, "version": _version("widelimit")})
         self.progress = progress or (lambda event: None)
         self.records: dict[str, dict[str, Any]] = {}
         self.rows: list[dict[str, Any]] = []
@@ -152,11 +150,7 @@ class _Session:
         results = {name: record["result"] for name, record in self.records.items()}
         s = self.settings
         judged = [judge(c, results, self.errors, self._seconds(c.experiments)) for c in claims]
-        made = {
-            f: make_figure(FIGURES[f], results)
-            for f in figures
-            if set(FIGURES[f].experiments) <= set(results)
-        }
+        made = self._figures(figures, results)
         layers = "hidden layer" if s.depth == 1 else "hidden layers"
         return plain(
             {
@@ -179,6 +173,21 @@ class _Session:
                 "figures": made,
             }
         )
+
+    def _figures(self, names: list[str], results: Mapping[str, Any]) -> dict[str, Any]:
+        """The figures that can be drawn; one that cannot is listed with its error like an experiment that failed."""
+        made = {}
+        for name in names:
+            spec = FIGURES[name]
+            if not set(spec.experiments) <= set(results):
+                continue
+            try:
+                made[name] = make_figure(spec, results)
+            except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+                self.errors[name] = f"{type(error).__name__}: {error}"
+                row = Experiment(name, f"Figure {name}: {spec.title}", lambda _: {}, (0, 0, 0))
+                self._row(row, {"seconds": 0.0, "cpu_seconds": 0.0}, resumed=False, error=self.errors[name])
+        return made
 
     def _seconds(self, names: Iterable[str]) -> float:
         return sum(row["seconds"] for row in self.rows if row["name"] in names)

@@ -12,7 +12,8 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter
 
 from widelimit.report._image import draw_image, scale_of
-from widelimit.report._lines import draw_legends, draw_lines
+from widelimit.report._legends import ROW, legend_of_all, legends_by_panel, move_below, rows_below
+from widelimit.report._lines import draw_lines
 from widelimit.report._style import INK, PAPER, SIZE, house_style, tick_text
 from widelimit.report._words import plain_symbols
 
@@ -53,8 +54,8 @@ def draw(figure: Mapping[str, Any], *, narrow: bool = False) -> Figure:
                 raise ValueError(
                     f"a panel of kind {panel['kind']!r} is not known; it must be lines or image."
                 )
-        draw_legends(canvas, lines)
         _colour_bars(canvas, images, spare)
+        _legends(canvas, lines, columns)
         canvas.draw_without_rendering()  # settles the layout while the house style is in force
         canvas.set_layout_engine("none")
     return canvas
@@ -65,6 +66,20 @@ def _columns(panels: Sequence[Mapping[str, Any]], wanted: int, narrow: bool) -> 
         return max(1, min(wanted, len(panels)))
     small = all(p["kind"] == "image" for p in panels) and len(panels) > 1
     return 2 if small else 1
+
+
+def _legends(canvas: Figure, lines: Sequence[tuple[Axes, Mapping[str, Any]]], columns: int) -> None:
+    """Legends, and as much more height as those below the panels take: the panels keep theirs."""
+    needed = legends_by_panel(lines)
+    if len(needed) == 1 and len(needed[0][0]) > 1:
+        more = ROW * legend_of_all(canvas, needed[0][1]) + 0.08
+    else:
+        for axes, entries in needed:
+            move_below(axes[0], entries)
+        rows = [rows_below(axis) for axis in canvas.axes]
+        grid = [max(rows[i : i + columns]) for i in range(0, len(rows), columns)]
+        more = sum(ROW * r + 0.08 for r in grid if r)
+    canvas.set_figheight(canvas.get_figheight() + more)
 
 
 def _colour_bars(canvas: Figure, images: Sequence[tuple], spare: Sequence[Axes]) -> None:
@@ -79,10 +94,10 @@ def _colour_bars(canvas: Figure, images: Sequence[tuple], spare: Sequence[Axes])
             continue
         axes = [a for a, _, _ in group]
         if spare and axes[-1] is images[-1][0]:
-            place: dict[str, Any] = {"cax": spare[0].inset_axes((0.0, 0.07, 0.06, 0.86))}
+            place = spare[0].inset_axes((0.0, 0.07, 0.06, 0.86))
         else:
-            place = {"ax": axes, "shrink": 0.86, "aspect": 22, "pad": 0.02, "fraction": 0.06}
-        bar = canvas.colorbar(group[0][2], **place)
+            place = axes[-1].inset_axes((1.05, 0.07, 0.06, 0.86))
+        bar = canvas.colorbar(group[0][2], cax=place)
         bar.outline.set_visible(False)
         bar.ax.tick_params(labelsize=SIZE - 1.2, labelcolor=INK, length=0)
         bar.ax.minorticks_off()

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from widelimit.report._style import (
     INK,
@@ -28,7 +27,6 @@ from widelimit.report._words import plain_symbols
 
 # A panel with more points than this in its faint lines carries them as a picture: the file stays small.
 MOST_VECTOR_POINTS = 20_000
-MOST_LEGEND_ROWS = 9
 DECADES = 12.0
 
 
@@ -165,40 +163,3 @@ def _few_integers(series: Sequence[Mapping[str, Any]]) -> list[float] | None:
         if kept[-1] / v >= apart:
             kept.append(v)
     return kept[::-1]
-
-
-def draw_legends(canvas: Figure, drawn: Sequence[tuple[Axes, Mapping[str, Any]]]) -> None:
-    """A legend in each panel, or one below them all where the panels would repeat the same one."""
-    entries = [(a, _entries(a)) for a, p in drawn if p.get("legend", True)]
-    entries = [(a, e) for a, e in entries if e]
-    names = {tuple(sorted(e)) for _, e in entries}
-    if len(entries) > 1 and len(names) == 1:
-        _legend_below(canvas, entries[0][1])
-        return
-    for i, (axis, seen) in enumerate(entries):
-        if any(sorted(seen) == sorted(e) for _, e in entries[:i]):
-            continue  # an earlier panel says it already
-        _legend(axis, seen)
-
-
-def _entries(axis: Axes) -> dict[str, Any]:
-    handles, labels = axis.get_legend_handles_labels()
-    return dict(zip(labels, handles, strict=True))
-
-
-def _legend_below(canvas: Figure, seen: Mapping[str, Any]) -> None:
-    longest = max(len(text) for text in seen)
-    room = int(canvas.get_figwidth() * 72 / ((longest + 6) * 0.56 * SIZE))
-    canvas.legend(
-        list(seen.values()), list(seen), loc="outside lower center", fontsize=SIZE - 1.0, frameon=False,
-        labelcolor=INK, handlelength=1.9, columnspacing=1.4, ncols=max(1, min(room, len(seen))),
-    )  # fmt: skip
-
-
-def _legend(axis: Axes, seen: Mapping[str, Any]) -> None:
-    columns = 2 if len(seen) > MOST_LEGEND_ROWS else 1
-    axis.legend(
-        list(seen.values()), list(seen), fontsize=SIZE - 1.4, frameon=True, framealpha=0.82, facecolor=PAPER,
-        edgecolor="none", labelcolor=INK, handlelength=1.9, labelspacing=0.32, borderpad=0.3, ncols=columns,
-        columnspacing=1.0, loc="best",
-    )  # fmt: skip

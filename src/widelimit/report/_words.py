@@ -103,8 +103,14 @@ def headline(claims: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _minus_in_numbers(text: str) -> str:
-    """A typographic minus sign before digits, but not within words, ranges or exponents such as 1e-8."""
+    """Typographic minus signs before digits (not within words), and 1.5e-06 as 1.5·10⁻⁶."""
+    text = re.sub(r"(?<![\w.])(\d+(?:\.\d+)?)e([+-]?)0*(\d+)(?!\w)", _power, text)
     return re.sub(r"(?<![\w\d.])-(?=[\d.½¼])", "\N{MINUS SIGN}", text)
+
+
+def _power(number: re.Match[str]) -> str:
+    power = "10" + (number[2].replace("+", "") + number[3]).translate(_SUPERSCRIPT)
+    return power if number[1] == "1" else f"{number[1]}·{power}"
 
 
 def marked_up(text: str) -> str:
@@ -120,6 +126,6 @@ def plain_symbols(text: str) -> str:
     text = re.sub(
         r"\^([-−]?[0-9]*½?)(?![\w.])", lambda m: m[1].translate(_SUPERSCRIPT) if m[1] else "^", text
     )
-    if all(sub in _SUBSCRIPT for sub in re.findall(r"(?<=\w)_(\w+)", text)):
-        text = re.sub(r"(?<=\w)_(\w+)", lambda m: _SUBSCRIPT[m[1]], text)
+    if all(sub in _SUBSCRIPT for sub in re.findall(r"(?<=\w)_([A-Za-z0-9]+)", text)):
+        text = re.sub(r"(?<=\w)_([A-Za-z0-9]+)", lambda m: _SUBSCRIPT[m[1]], text)
     return _minus_in_numbers(text)

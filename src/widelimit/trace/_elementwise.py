@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from widelimit.fields import Apply, Const, Ew, Frozen, Literal, Sum
@@ -96,7 +98,19 @@ def _add(interpreter, equation, values):
     if _all_det(values):
         return _deterministic(interpreter, equation, values)
     sign = -1.0 if equation.name == "sub" else 1.0
-    return _blocks(equation, values, lambda xs: Sum([(1.0, _as_node(xs[0])), (sign, _as_node(xs[1]))]))
+
+    def combine(xs):
+        terms = [(c, _as_node(x)) for c, x in ((1.0, xs[0]), (sign, xs[1])) if not _known_zero(x)]
+        return terms[0][1] if len(terms) == 1 and terms[0][0] == 1.0 else Sum(terms)
+
+    return _blocks(equation, values, combine)
+
+
+def _known_zero(node) -> bool:
+    """A constant known to vanish: a mean of 0 must stay a structural zero, for closed forms are for centred fields."""
+    if not isinstance(node, Const) or isinstance(node.array, jax.core.Tracer):
+        return False
+    return not np.any(np.asarray(node.array))
 
 
 @rule("neg")

@@ -166,12 +166,13 @@ class Interpreter:
 
     def field_mean(self, field: Field):
         """``sum over blocks of n E[X]`` and the finite shape: a sum over the wide axis."""
-        total: Any = jnp.zeros(field.shape, self.dtype)
+        total: Any = None
         for node, n in field.blocks:
             value = self.covariance.mean(node)
             if value is not None:
-                total = total + n * jnp.asarray(value, self.dtype)
-        return total
+                value = n * jnp.asarray(value, self.dtype)
+                total = value if total is None else total + value
+        return np.zeros(field.shape) if total is None else total
 
 
 def _is_key(value) -> bool:

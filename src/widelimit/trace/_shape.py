@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -249,8 +251,9 @@ def _reduce_sum(interpreter, equation, values):
     finite = sorted((a for a in axes if a != value.wide_axis), reverse=True)
     if value.wide_axis in axes:
         array = interpreter.field_mean(value)
-        array = jnp.broadcast_to(array, value.shape)
-        return Det(jnp.sum(array, axis=tuple(_finite_index(value, a) for a in finite)))
+        with contextlib.nullcontext() if isinstance(array, jax.core.Tracer) else jax.ensure_compile_time_eval():
+            array = jnp.broadcast_to(jnp.asarray(array, interpreter.dtype), value.shape)
+            return Det(jnp.sum(array, axis=tuple(_finite_index(value, a) for a in finite)))
     for a in finite:
         value = _sum_axis(value, _finite_index(value, a))
     return value

@@ -90,27 +90,25 @@ def run_closed_form(context: Context) -> dict[str, Any]:
 
 def _linearised_descent(context: Context, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Outputs of ``f_0 + J (theta - theta_0)`` under gradient descent on theta; its kernel and initial outputs."""
-    from widelimit.empirical import linearize
-
     task, n = context.task, context.task.n
     shape = context.shape(64)
     X, y = jnp.asarray(task.X[: task.test.stop]), jnp.asarray(task.y)
     start = draw(shape, context.seed("linearised"), np.float64)
     K = kernel(shape, start, X, n)
     eta = 1.0 / float(jnp.linalg.eigvalsh(K[:n])[-1])
-    linear = jax.vmap(linearize(lambda p, x: output(shape, p, x[None])[:1], start), (None, 0))
+    f0, tangent = jax.linearize(lambda p: output(shape, p, X), start)
 
     @jax.jit
-    def step(p):
-        grads = jax.grad(lambda q: 0.5 * jnp.sum((linear(q, X[:n])[:, 0] - y) ** 2))(p)
-        return jax.tree.map(lambda a, g: a - eta * g, p, grads)
+    def step(delta):
+        grads = jax.grad(lambda c: 0.5 * jnp.sum(((f0 + tangent(c))[:n] - y) ** 2))(delta)
+        return jax.tree.map(lambda a, g: a - eta * g, delta, grads)
 
-    outputs, params = [], start
+    outputs, delta = [], jax.tree.map(jnp.zeros_like, start)
     for k in range(int(steps[-1]) + 1):
         if k in steps:
-            outputs.append(np.asarray(linear(params, X)[:, 0]))
-        params = step(params)
-    return np.array(outputs), np.asarray(K), np.asarray(output(shape, start, X))
+            outputs.append(np.asarray(f0 + tangent(delta)))
+        delta = step(delta)
+    return np.array(outputs), np.asarray(K), np.asarray(f0)
 
 
 def run_linear(context: Context) -> dict[str, Any]:

@@ -32,7 +32,8 @@ def run(context: Context) -> dict[str, Any]:
     """Relative Frobenius errors of NNGP and NTK by network, width and seed; kernels of the first seed."""
     X = context.task.train
     variants = _variants(context)
-    limits = [_limit.limit_kernels(base, X) for _, base in variants]
+    n = context.task.n
+    limits = [[K[:n, :n] for K in _limit.limit_kernels(base, context.task.X)] for _, base in variants]
 
     def one(job: tuple[int, int]) -> dict[str, Any]:
         width, v = job

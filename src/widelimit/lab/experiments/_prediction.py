@@ -76,13 +76,24 @@ def fit_networks(
 
 def score(f: np.ndarray, Y: np.ndarray, classes: bool) -> float:
     """Accuracy of the largest output, or R^2."""
+    return float(np.mean(row_scores(f, Y, classes)))
+
+
+def row_scores(f: np.ndarray, Y: np.ndarray, classes: bool) -> np.ndarray:
+    """One number a held-out row, whose mean is the score."""
     if classes:
-        return float(np.mean(f.argmax(1) == Y.argmax(1)))
-    return float(1.0 - np.sum((f - Y) ** 2) / np.sum((Y - Y.mean(0)) ** 2))
+        return (f.argmax(1) == Y.argmax(1)).astype(np.float64)
+    return 1.0 - len(Y) * np.sum((f - Y) ** 2, axis=1) / np.sum((Y - Y.mean(0)) ** 2)
 
 
 def mse(f: np.ndarray, Y: np.ndarray) -> float:
     return float(np.mean((f - Y) ** 2))
+
+
+def _kernels(shape: Shape, X, X_test) -> list[tuple[np.ndarray, np.ndarray]]:
+    """NNGP and NTK, each of the training points, and of the held-out against the training points."""
+    n = len(X)
+    return [(K[:n, :n], K[n:, :n]) for K in _limit.limit_kernels(shape, np.concatenate([X, X_test]))]
 
 
 def _kernel_rows(
@@ -90,10 +101,9 @@ def _kernel_rows(
 ) -> tuple[list[dict], float]:
     """Rows of the table for the three predictors of infinite width, and the learning rate of the networks."""
     classes = context.data.kind == "classes"
-    _limit.limit_kernels(shape, X[:2])  # what is compiled once is not counted, here and for the networks
+    _kernels(shape, X, X_test)  # what is compiled once is not counted, here and for the networks
     clock = Clock()
-    nngp, ntk = _limit.limit_kernels(shape, X)
-    nngp_test, ntk_test = _limit.limit_kernels(shape, X_test, X)
+    (nngp, nngp_test), (ntk, ntk_test) = _kernels(shape, X, X_test)
     gram = clock.read()
     eta = float(dynamics.max_learning_rate(ntk)) / 2
     rows = []
@@ -113,7 +123,7 @@ def _kernel_rows(
                 "n": len(X), "predictor": predictor, "family": family, "width": None, "networks": None,
                 "steps": steps if family == "ntk_t" else None, "score": score(f, Y_test, classes), "score_se": None,
                 "mse": mse(f, Y_test), "mse_se": None, "train_mse": mse(f_train, Y), "ridge": 0.0,
-                **{k: used[k] + gram[k] for k in used},
+                **{k: used[k] + gram[k] for k in used}, "per_row": row_scores(f, Y_test, classes),
             }
         )  # fmt: skip
     return rows, eta
@@ -136,6 +146,7 @@ def _network_row(
         "mse": errors.mean(), "mse_se": errors.std(ddof=1) / np.sqrt(count),
         "train_mse": float(np.mean([mse(f, Y) for _, f, _ in runs])), "ridge": None,
         **{k: float(np.mean([used[k] for _, _, used in runs])) for k in ("seconds", "cpu_seconds")},
+        "per_row": np.mean([row_scores(f, Y_test, classes) for f, _, _ in runs], axis=0),
     }  # fmt: skip
 
 
@@ -152,7 +163,7 @@ def split(context: Context) -> tuple[np.ndarray, list[np.ndarray]]:
 def run(context: Context) -> dict[str, Any]:
     """The table of predictors; kernels and networks see the same rows.
 
-    The networks are read out as f − f₀, so that they start from zero like the kernels' means; the widest ones also
+    The networks are read out as f − f₀, so that they start from zero like the kernels' means; those of one width also
     with their random initial outputs, to show what those cost.
     """
     data, steps = context.data, context.sizes.prediction_steps
@@ -166,11 +177,12 @@ def run(context: Context) -> dict[str, Any]:
         kernel_rows, eta = _kernel_rows(context, base, X, Y, X_test, Y_test, steps)
         rows += kernel_rows
         context.tick(done := done + 1, total)
-        for width, centre in [*((w, 1.0) for w in widths), (widths[-1], 0.0)]:
+        for width, centre in [*((w, 1.0) for w in widths), (widths[len(widths) // 2], 0.0)]:
             shape = base._replace(width=width)
             rows.append(_network_row(context, shape, X, Y, X_test, Y_test, steps, eta, centre))
             context.tick(done := done + 1, total)
-    return {"held_out": len(test), "sizes": [len(t) for t in trainings], "rows": rows}
+    per_row = {row["predictor"]: row.pop("per_row") for row in rows}  # the last size, the largest, stays
+    return {"held_out": len(test), "sizes": [len(t) for t in trainings], "rows": rows, "per_row": per_row}
 
 
 EXPERIMENT = Experiment("prediction", "Prediction of held-out data", run, (15, 70, 900))

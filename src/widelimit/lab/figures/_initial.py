@@ -17,6 +17,7 @@ from widelimit.lab.figures._panels import (
     points,
     series,
     shades,
+    slope_note,
 )
 
 
@@ -45,7 +46,8 @@ def _convergence(results: Results):
     for what, name in (("ntk", "NTK"), ("nngp", "NNGP")):
         content = [points(rows["label"], r["widths"], rows[what], k) for k, rows in enumerate(r["networks"])]
         first = content[0]
-        content.append(guide("N^-½", r["widths"], -0.5, (first["x"][0], 0.6 * first["y"][0])))
+        if first["x"]:
+            content.append(guide("N^-½", r["widths"], -0.5, (first["x"][0], 0.6 * first["y"][0])))
         panels.append(
             lines(
                 f"{name} of random networks",
@@ -55,15 +57,10 @@ def _convergence(results: Results):
                 ("log", "log"),
             )
         )
-        numbers += [_slope(name, rows["label"], r["widths"], rows[what]) for rows in r["networks"]]
+        numbers += [
+            slope_note(f"slope, {name}, {rows['label']}", r["widths"], rows[what]) for rows in r["networks"]
+        ]
     return panels, numbers
-
-
-def _slope(name: str, label: str, widths: list[int], samples: list[list[float]]) -> dict[str, str]:
-    from widelimit.lab._fit import fit_samples
-    from widelimit.lab._measures import interval
-
-    return note(f"slope, {name}, {label}", interval(fit_samples(widths, samples)))
 
 
 def _heat_maps(results: Results):
@@ -81,7 +78,7 @@ def _heat_maps(results: Results):
     changes = [
         np.array(trained[k]["KT"], np.float64) - np.array(trained[k]["K0"], np.float64)[:n] for k in chosen
     ]
-    most = max(float(np.nanmax(np.abs(c))) for c in changes)
+    most = max(float(np.max(np.abs(c), where=np.isfinite(c), initial=1e-300)) for c in changes)
     for k, change in zip(chosen, changes, strict=True):
         panels.append(image(f"K_T − K_0, N = {widths[k]}", change, limits=(-most, most), colour="diverging"))
     panels[-1]["colourbar"] = "change"

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from widelimit.lab._fit import log_statistics
+from widelimit.lab._fit import fit_samples, log_statistics
+from widelimit.lab._measures import interval
 
 Results = Mapping[str, dict[str, Any]]
 
@@ -130,3 +131,13 @@ def mark(axis: str, at: float, label: str = "") -> dict[str, Any]:
 def note(name: str, text: str) -> dict[str, str]:
     """A number printed under a figure."""
     return {"name": name, "text": text}
+
+
+def slope_note(
+    name: str, x: Sequence[float], samples: Sequence[Any], *, upper: bool = False
+) -> dict[str, str]:
+    """A fitted slope with its interval, or that there is none."""
+    arrays = [np.asarray(s, np.float64).ravel() for s in samples]
+    if len(arrays) < 2 or not all(a.size and np.all(np.isfinite(a) & (a > 0)) for a in arrays):
+        return note(name, "none: some values are not finite and positive")
+    return note(name, interval(fit_samples(x, arrays, upper=upper)))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from widelimit.lab._fit import fit_samples
-from widelimit.lab._measures import interval
 from widelimit.lab.figures._initial import circle_marks
 from widelimit.lab.figures._panels import (
     FigureSpec,
@@ -18,6 +16,7 @@ from widelimit.lab.figures._panels import (
     points,
     series,
     shades,
+    slope_note,
 )
 
 
@@ -62,7 +61,9 @@ def _scale(results: Results):
     r = results["scale"]
     alphas = r["alphas"]
     drift = points(f"N = {r['width']}", alphas, r["drift"], 0)
-    first = [drift, guide("α^-1", alphas, -1.0, (drift["x"][-1], drift["y"][-1]))]
+    first = [drift]
+    if drift["x"]:
+        first.append(guide("α^-1", alphas, -1.0, (drift["x"][-1], drift["y"][-1])))
     losses = [points("held-out", alphas, r["test_loss"], 1)]
     trained, start = (np.array(r[k], np.float64) for k in ("alignment", "alignment_start"))
     second = [
@@ -70,12 +71,12 @@ def _scale(results: Results):
         series("before", alphas, start.mean(1), "dashed", group=2),
     ]
     upper = [k for k, a in enumerate(alphas) if a >= 4]
-    fit = fit_samples([alphas[k] for k in upper], [r["drift"][k] for k in upper])
+    large = [alphas[k] for k in upper], [r["drift"][k] for k in upper]
     return [
         lines("drift of the kernel", "output scale α", "‖K_T − K_0‖/‖K_0‖", first, ("log", "log")),
         lines("loss on held-out points", "output scale α", "mean (f − y)²", losses, ("log", "linear")),
         lines("alignment of K with y yᵀ", "output scale α", "cosine", second, ("log", "linear")),
-    ], [note("slope of the drift for α ≥ 4", interval(fit))]
+    ], [slope_note("slope of the drift for α ≥ 4", *large)]
 
 
 def _catapult(results: Results):
@@ -96,18 +97,14 @@ def _catapult(results: Results):
     finite = drift[np.isfinite(drift) & (drift > 0)]
     heat = image(
         "final drift (blank: diverged)", drift, xlabel="width N", ylabel="η·λmax", scale="log",
-        limits=(float(finite.min()), float(min(finite.max(), 10.0))),
+        limits=(float(finite.min()), float(min(finite.max(), 10.0))) if finite.size else None,
         xticks=[(k, str(w)) for k, w in enumerate(r["widths"])],
         yticks=[(k, f"{eta:g}") for k, eta in enumerate(r["etas"])], colourbar="‖K_T − K_0‖/‖K_0‖",
     )  # fmt: skip
     numbers = []
     for row in r["rows"]:
-        samples = [np.array(s, np.float64) for s in row["drift"]]
-        if all(np.isfinite(s).all() and (s > 0).all() for s in samples):
-            fit = fit_samples(r["widths"], samples, upper=True)
-            numbers.append(note(f"slope of the drift at η·λmax = {row['eta']:g}", interval(fit)))
-        else:
-            numbers.append(note(f"η·λmax = {row['eta']:g}", "diverges for some or all seeds"))
+        name = f"slope of the drift at η·λmax = {row['eta']:g}"
+        numbers.append(slope_note(name, r["widths"], row["drift"], upper=True))
     return [
         lines(f"loss, N = {r['shown_width']}", "steps", "½ Σ (f − y)²", loss, ("linear", "log")),
         lines(

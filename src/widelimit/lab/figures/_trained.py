@@ -6,9 +6,17 @@ from typing import Any
 
 import numpy as np
 
-from widelimit.lab._fit import fit_samples
-from widelimit.lab._measures import interval
-from widelimit.lab.figures._panels import FigureSpec, Results, guide, lines, note, points, series, shades
+from widelimit.lab.figures._panels import (
+    FigureSpec,
+    Results,
+    guide,
+    lines,
+    note,
+    points,
+    series,
+    shades,
+    slope_note,
+)
 
 
 def _rows(results: Results) -> tuple[np.ndarray, list[dict[str, Any]], list[int]]:
@@ -17,6 +25,8 @@ def _rows(results: Results) -> tuple[np.ndarray, list[dict[str, Any]], list[int]
 
 
 def _through(curve: dict[str, Any], factor: float) -> tuple[float, float]:
+    if not curve["x"]:
+        return 1.0, 1.0
     return curve["x"][-1], factor * curve["y"][-1]
 
 
@@ -32,11 +42,10 @@ def _drift(results: Results):
         guide("N^-1", widths, -1.0, _through(final, 1.0)),
         guide("N^-½ (proved bound)", widths, -0.5, _through(final, 1.6)),
     ]
-    fit = fit_samples(widths, [row["drift"] for row in rows], upper=True)
     return [
         lines("drift while training", "steps t", "‖K_t − K_0‖/‖K_0‖", curves, ("log", "log")),
         lines("largest drift", "width N", "sup_t ‖K_t − K_0‖/‖K_0‖", content, ("log", "log")),
-    ], [note("slope, upper half of the widths", interval(fit))]
+    ], [slope_note("slope, upper widths", widths, [row["drift"] for row in rows], upper=True)]
 
 
 def _movement(results: Results):
@@ -70,7 +79,7 @@ def _movement(results: Results):
     numbers = []
     for k, name in enumerate(names):
         samples = [c[:, k] / s[:, k] for c, s in zip(change, size, strict=True)]
-        numbers.append(note(f"slope, {name}", interval(fit_samples(widths, samples, upper=True))))
+        numbers.append(slope_note(f"slope, {name}", widths, samples, upper=True))
     return [
         lines("parameters while training", "steps", "‖Δθ‖/‖θ₀‖", relative, ("log", "log")),
         lines("after training", "width N", "change / size", content, ("log", "log")),
@@ -119,13 +128,8 @@ def _losses(results: Results):
             "network − linearised, largest relative",
             f"{np.sqrt(np.mean((f - linear) ** 2, axis=1)).max() / scale:.3g}",
         ),
-        note(
-            "slope, network − linearised",
-            interval(fit_samples(widths, [r["linear_gap"] for r in rows], upper=True)),
-        ),
-        note(
-            "slope, network − infinite kernel", interval(fit_samples(widths, [r["limit_gap"] for r in rows]))
-        ),
+        slope_note("slope, network − linearised", widths, [r["linear_gap"] for r in rows], upper=True),
+        slope_note("slope, network − infinite kernel", widths, [r["limit_gap"] for r in rows]),
     ]
     return panels, numbers
 
