@@ -2,6 +2,7 @@
 
 from widelimit import nn
 from widelimit.dynamics import flow, max_learning_rate, ntk_ensemble, posterior, steps
+from widelimit.empirical import empirical_ntk, linearize, taylor
 from widelimit.fields import UnknownLimitError
 from widelimit.gram import gram, gram_diag
 from widelimit.trace import Kernel, Kernels, Limit, Normal, kernels, limit, nngp, normal, ntk
@@ -9,6 +10,6 @@ from widelimit.trace import Kernel, Kernels, Limit, Normal, kernels, limit, nngp
 __version__ = "0.1.0"
 
 __all__ = [
-    "Kernel", "Kernels", "Limit", "Normal", "UnknownLimitError", "flow", "gram", "gram_diag", "kernels", "limit",
-    "max_learning_rate", "nn", "nngp", "normal", "ntk", "ntk_ensemble", "posterior", "steps",
+    "Kernel", "Kernels", "Limit", "Normal", "UnknownLimitError", "empirical_ntk", "flow", "gram", "gram_diag", "kernels", "limit", "linearize",
+    "max_learning_rate", "nn", "nngp", "normal", "ntk", "ntk_ensemble", "posterior", "steps", "taylor",
 ]  # fmt: skip

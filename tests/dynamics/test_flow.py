@@ -16,7 +16,13 @@ def problem():
     rng = np.random.default_rng(0)
     A = rng.normal(size=(6, 9))
     K = A @ A.T / 9
-    return K, rng.normal(size=(6, 2)), rng.normal(size=(6, 2)), rng.normal(size=(3, 6)), rng.normal(size=(3, 2))
+    return (
+        K,
+        rng.normal(size=(6, 2)),
+        rng.normal(size=(6, 2)),
+        rng.normal(size=(3, 6)),
+        rng.normal(size=(3, 2)),
+    )
 
 
 def test_flow_solves_the_ode(problem):

@@ -27,7 +27,12 @@ def test_gradient_descent(data, name):
     z, cases = data
     args = cases[name]
     F = wl.flow(
-        z["ntk_dd"], z["y_train"], loss="mean", learning_rate=args["learning_rate"], f0=z["fx_train_0"], **_ridge(args)
+        z["ntk_dd"],
+        z["y_train"],
+        loss="mean",
+        learning_rate=args["learning_rate"],
+        f0=z["fx_train_0"],
+        **_ridge(args),
     )
     # the reference reads training outputs out with the regularised kernel
     K_train = z["ntk_dd"] + F.ridge * np.eye(len(z["y_train"]))
@@ -55,7 +60,13 @@ def test_ensemble(data, name, on, t):
             ntk = ntk + args["diag_reg"] * scale * np.eye(len(ntk))
         blocks = {"ntk_test": ntk, "nngp_test": z["nngp_dd"], "nngp_test_test": z["nngp_dd"]}
     out = wl.ntk_ensemble(
-        math.inf if t is None else t, z["ntk_dd"], z["nngp_dd"], z["y_train"], loss="mean", **_ridge(args), **blocks
+        math.inf if t is None else t,
+        z["ntk_dd"],
+        z["nngp_dd"],
+        z["y_train"],
+        loss="mean",
+        **_ridge(args),
+        **blocks,
     )
     suffix = f"t{'inf' if t is None else t}"
     scale = np.abs(z["nngp_tt"]).max()

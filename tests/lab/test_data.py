@@ -60,7 +60,7 @@ def test_csv_refused(tmp_path, rows, target, says):
 
 
 def test_no_such_file():
-    with pytest.raises(DataError, match="no such file or directory: 'nowhere.csv'"):
+    with pytest.raises(DataError, match=r"no such file or directory: 'nowhere\.csv'"):
         load_data("nowhere.csv")
 
 

@@ -141,5 +141,7 @@ def elu(alpha: float = 1.0, digits: int = 50) -> Moments:
 def selu(digits: int = 50) -> Moments:
     """Klambauer et al. 2017 with the constants of their paper."""
     return _elu_like(
-        lambda: mpf("1.0507009873554804934193349852946"), lambda: mpf("1.6732632423543772848170429916717"), digits
+        lambda: mpf("1.0507009873554804934193349852946"),
+        lambda: mpf("1.6732632423543772848170429916717"),
+        digits,
     )

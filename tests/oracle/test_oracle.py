@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 
 import numpy as np
-import oracle
 import pytest
 import scipy.special
 from mpmath import mp, mpf
+
+import oracle
 
 # name -> (moments, phi, phi'): the functions written once more, in NumPy.
 CASES = {
@@ -62,7 +63,10 @@ def panels(cuts: list[np.ndarray], order: int = 80) -> tuple[np.ndarray, np.ndar
     t, w = np.polynomial.legendre.leggauss(order)
     middle = [(a + b) / 2 for a, b in zip(cuts, cuts[1:], strict=False)]
     half = [(b - a) / 2 for a, b in zip(cuts, cuts[1:], strict=False)]
-    nodes = np.concatenate([np.asarray(m)[..., None] + np.asarray(h)[..., None] * t for m, h in zip(middle, half, strict=True)], -1)
+    nodes = np.concatenate(
+        [np.asarray(m)[..., None] + np.asarray(h)[..., None] * t for m, h in zip(middle, half, strict=True)],
+        -1,
+    )
     weights = np.concatenate([np.asarray(h)[..., None] * w for h in half], -1)
     return nodes, weights * np.exp(-(nodes**2) / 2) / np.sqrt(2 * np.pi)
 
@@ -74,7 +78,9 @@ def plane(f, p: float, q: float, k: float) -> float:
     across = np.sqrt(q - along**2)
     z1, w1 = panels([np.array(c) for c in (-reach, -reach / 2, 0.0, reach / 2, reach)])
     kink = np.clip(-along * z1 / across, -reach, reach)
-    z2, w2 = panels([np.full_like(z1, -reach), (kink - reach) / 2, kink, (kink + reach) / 2, np.full_like(z1, reach)])
+    z2, w2 = panels(
+        [np.full_like(z1, -reach), (kink - reach) / 2, kink, (kink + reach) / 2, np.full_like(z1, reach)]
+    )
     return float(np.sum(w1 * f(a * z1) * np.sum(w2 * f(along * z1[:, None] + across * z2), -1)))
 
 

@@ -294,7 +294,7 @@ def example_results() -> dict:
                     "layers": ["Dense(1024, W_std=1.5)", "Erf()", "Dense(1024, W_std=1.5)", "Erf()", "Dense(1, W_std=1.5)"],
                     "code": "nn.Sequential(\n    nn.Dense(1024, W_std=1.5), nn.Erf(),\n    nn.Dense(1, W_std=1.5),\n)",
                     "parameters": [{"width": w, "parameters": 64 * w + w * w + w} for w in WIDTHS], "limit": limit},
-        "versions": {k: "1.2.3" for k in names},
+        "versions": dict.fromkeys(names, "1.2.3"),
         "conventions": [{"name": "loss", "text": "½ Σ (f − y)², so that df/dt = −η K (f − y)."}],
         "experiments": [{"name": "initialisation", "title": "Kernels at initialisation", "seconds": 12.0, "cpu_seconds": 20.0,
                          "resumed": False, "error": None}],

@@ -56,7 +56,7 @@ class Dual:
 
     def gap(self, pair: Pair):
         """``(m', p')`` of the image, ``s' -+ K`` with ``s' = sqrt(E[phi(u)^2] E[phi(v)^2])``; None: not known exactly."""
-        return None
+        return
 
     def mean(self, v):
         """``E[phi(u)]``."""

@@ -58,7 +58,9 @@ def _derivative_jvp(aa, bb, primals, tangents):
     return _derivative(aa, bb, *primals), jnp.where(safe, (2 / jnp.pi) * bb * slope, 0)
 
 
-def piecewise_linear_cross(first: PiecewiseLinear, second: PiecewiseLinear, pair: Pair, derivative: bool = False):
+def piecewise_linear_cross(
+    first: PiecewiseLinear, second: PiecewiseLinear, pair: Pair, derivative: bool = False
+):
     """``E[phi(u) psi(v)]`` (or of the derivatives) of two piecewise-linear functions."""
     rule = _derivative if derivative else _kernel
     arrays = jnp.broadcast_arrays(*pair.with_gap())

@@ -8,7 +8,6 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy import special
 
 from widelimit.duals._dual import Dual, derivative
 from widelimit.duals._erf import Erf, Gelu
@@ -62,6 +61,8 @@ def _rectified(f, at):
 
 
 def _erf(f, at):
+    from scipy import special  # here: `import widelimit` must stay quick
+
     top, bottom = at(1e3), at(-1e3)
     a, c = (top - bottom) / 2, (top + bottom) / 2
     z = 0.25
@@ -70,6 +71,8 @@ def _erf(f, at):
 
 
 def _gelu(f, at):
+    from scipy import special
+
     a = at(1.0) - at(-1.0)
     b = special.ndtri(at(1.0) / a)
     return Gelu(_clean(a), _clean(b))
@@ -119,9 +122,7 @@ def recognise(function: Callable) -> Dual:
         for candidate in _CANDIDATES + _SMOOTH:
             try:
                 with np.errstate(all="ignore"):
-                    dual = (
-                        candidate(f, at) if candidate in _CANDIDATES else candidate(f, at, function)
-                    )
+                    dual = candidate(f, at) if candidate in _CANDIDATES else candidate(f, at, function)
                     if dual is None:
                         continue
                     guess = np.asarray(dual(jnp.asarray(_POINTS)))

@@ -91,7 +91,9 @@ def _arc_cosine(n: int) -> tuple[tuple[Fraction, ...], tuple[Fraction, ...]]:
         return (Fraction(0),), (Fraction(1),)
     A0, B0 = _arc_cosine(n - 1)
     B = [Fraction(0)] + [n * n * b / (j + 1) for j, b in enumerate(B0)]
-    if n % 2 == 0:  # B is even: its constant term is J_n(-1) = 0 at c = -1 in disguise, found from E[u+^n]^2 at c = 0
+    if (
+        n % 2 == 0
+    ):  # B is even: its constant term is J_n(-1) = 0 at c = -1 in disguise, found from E[u+^n]^2 at c = 0
         # J_n(c=0) = 2 pi E[u+^n]^2 = A(0) + B(0) pi/2 with rational A(0), and E[u+^n] = (n-1)!!/2 rational for even n
         B[0] = Fraction(math.prod(range(n - 1, 0, -2))) ** 2
     rhs = [Fraction(0)] * (n + 3)

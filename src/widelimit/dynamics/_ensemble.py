@@ -21,13 +21,14 @@ class GaussianProcess(NamedTuple):
     covariance: Any
 
 
-
 def _blocks(n, m, **blocks):
     out = []
     for name, (value, shape) in blocks.items():
         value = np.asarray(value, np.float64)
         if value.shape != shape:
-            raise ValueError(f"{name} must have shape {shape} (training points {n}, test points {m}), not {value.shape}.")
+            raise ValueError(
+                f"{name} must have shape {shape} (training points {n}, test points {m}), not {value.shape}."
+            )
         if not np.all(np.isfinite(value)):
             raise ValueError(f"{name} holds NaN or infinity.")
         out.append(value)

@@ -33,7 +33,9 @@ def ridge_of(K, ridge: float, relative: bool) -> float:
 def rate_of(loss: str, learning_rate: float, size: int) -> float:
     """Factor of K in ``df/dt``: the learning rate, divided by the number of targets for the mean loss."""
     if loss not in ("sum", "mean"):
-        raise ValueError(f'loss must be "sum" (1/2 sum of squares) or "mean" (1/2 mean of squares), not {loss!r}.')
+        raise ValueError(
+            f'loss must be "sum" (1/2 sum of squares) or "mean" (1/2 mean of squares), not {loss!r}.'
+        )
     if not np.isfinite(learning_rate) or learning_rate <= 0:
         raise ValueError(f"learning_rate must be a positive number, not {learning_rate!r}.")
     return learning_rate / (size if loss == "mean" else 1)
@@ -97,7 +99,9 @@ class Flow:
         K_test = np.asarray(K_test, np.float64)
         n = len(self.Y)
         if K_test.ndim != 2 or K_test.shape[1] != n:
-            raise ValueError(f"K_test must have shape (m, {n}), test points by training points, and has {K_test.shape}.")
+            raise ValueError(
+                f"K_test must have shape (m, {n}), test points by training points, and has {K_test.shape}."
+            )
         if not np.all(np.isfinite(K_test)):
             raise ValueError("K_test holds NaN or infinity.")
         if f0_test is None:
@@ -185,7 +189,9 @@ def steps(
     return out
 
 
-def max_learning_rate(K: Any, *, loss: Literal["sum", "mean"] = "sum", outputs: int = 1, momentum: float = 0.0) -> float:
+def max_learning_rate(
+    K: Any, *, loss: Literal["sum", "mean"] = "sum", outputs: int = 1, momentum: float = 0.0
+) -> float:
     """Largest stable learning rate of gradient descent with a constant kernel, ``2 (1 + momentum) / lambda_max``.
 
     loss and number of outputs as in `flow` (the mean loss allows n x outputs times more); momentum in [0, 1), heavy

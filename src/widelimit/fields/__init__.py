@@ -2,7 +2,15 @@
 
 from widelimit.fields._covariance import Covariance
 from widelimit.fields._errors import UnknownLimitError
-from widelimit.fields._expression import Apply, Derivative, Literal, Parameter, Variable, dual_of, has_parameters
+from widelimit.fields._expression import (
+    Apply,
+    Derivative,
+    Literal,
+    Parameter,
+    Variable,
+    dual_of,
+    has_parameters,
+)
 from widelimit.fields._node import Axes, Const, Ew, Frozen, Linear, Mat, Node, Noise, Prior, Prod, Sum, Vec
 
 __all__ = [

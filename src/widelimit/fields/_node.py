@@ -67,7 +67,9 @@ class Mat(Node):
 
     gaussian = True
 
-    def __init__(self, key, prior: Prior, child: Node, n: int, contracted: int, free=(), rows: int = 0, offset: int = 0):
+    def __init__(
+        self, key, prior: Prior, child: Node, n: int, contracted: int, free=(), rows: int = 0, offset: int = 0
+    ):
         self.key, self.prior, self.child, self.n = key, prior, child, n
         self.contracted, self.free, self.rows, self.offset = contracted, tuple(free), rows, offset
         self.kept = len(child.shape) - contracted

@@ -130,7 +130,11 @@ def _contract(cov, kind, X, Y, tie):
     inner = weight_ties(X, Y, tie)
     if isinstance(X.child, Const) and isinstance(Y.child, Const):
         return None if kind == "T" else _contract_constants(X, Y, inner)
-    value = _means(cov, "K", X.child, Y.child, inner) if kind == "means" else cov.pair(kind, X.child, Y.child, inner)
+    value = (
+        _means(cov, "K", X.child, Y.child, inner)
+        if kind == "means"
+        else cov.pair(kind, X.child, Y.child, inner)
+    )
     return None if value is None else sum_contracted(value, X)
 
 

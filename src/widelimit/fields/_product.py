@@ -82,7 +82,13 @@ def _sources(node) -> set:
     while stack:
         item = stack.pop()
         if hasattr(item, "key"):
-            found.add((type(item).__name__, id(item.key) if not isinstance(item.key, (str, tuple)) else item.key, item.offset))
+            found.add(
+                (
+                    type(item).__name__,
+                    id(item.key) if not isinstance(item.key, (str, tuple)) else item.key,
+                    item.offset,
+                )
+            )
         elif hasattr(item, "terms"):
             stack.extend(n for _, n in item.terms)
         elif hasattr(item, "factors"):
@@ -165,5 +171,3 @@ def _stein(cov, group, index, X, Y, tie):
         if value is not None:
             total = add(total, covariance * value)
     return total
-
-

@@ -87,7 +87,9 @@ def _checked(x1, x2):
             raise ValueError(f"gram: {name} holds NaN or infinity, first in example {int(np.argmax(bad))}.")
         out.append(array)
     if out[1] is not None and out[0].shape[1:] != out[1].shape[1:] and out[0].ndim != out[1].ndim:
-        raise ValueError(f"gram: examples of x1 have shape {out[0].shape[1:]}, those of x2 {out[1].shape[1:]}.")
+        raise ValueError(
+            f"gram: examples of x1 have shape {out[0].shape[1:]}, those of x2 {out[1].shape[1:]}."
+        )
     return out[0], out[1], to_numpy
 
 
@@ -143,7 +145,9 @@ def _tiled(k, x1, x2, tile, report):
     tile1, tile2 = (min(tile, max(n, 1)) for n in (n1, n2))
     if symmetric:
         tile1 = tile2 = min(tile, max(1, -(-n1 // max(1, round(n1 / 256)))) if n1 > 512 else n1) or 1
-    jobs = [(i, j) for i in range(0, n1, tile1) for j in range(0, n2, tile2) if not symmetric or j + tile2 > i]
+    jobs = [
+        (i, j) for i in range(0, n1, tile1) for j in range(0, n2, tile2) if not symmetric or j + tile2 > i
+    ]
     function = _function(k, False, n1 * n2 > _UNCOMPILED)
     out = None
     start = time.monotonic()
@@ -172,7 +176,9 @@ def _set_diagonal(out, k, x, tile):
     index = np.arange(len(x))
     for whole, diagonal in zip(jax.tree.leaves(out), jax.tree.leaves(_diagonals(k, x, tile)), strict=True):
         within = np.triu_indices(len(x), 1)
-        if whole.ndim == 2:  # the two halves of a diagonal tile are computed separately: make them equal to the bit
+        if (
+            whole.ndim == 2
+        ):  # the two halves of a diagonal tile are computed separately: make them equal to the bit
             whole.T[within] = whole[within]
         whole[index, index] = diagonal
 

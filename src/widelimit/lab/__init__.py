@@ -1,4 +1,6 @@
-"""The lab: experiments that judge the claims about the infinite-width limit on real data, as plain results."""
+"""The lab: experiments that judge the claims about the infinite-width limit on real data, as plain
+results.
+"""
 
 from widelimit.lab._activations import ACTIVATIONS
 from widelimit.lab._claims import CLAIMS, Claim

@@ -29,7 +29,8 @@ CLAIMS: tuple[Claim, ...] = (
     Claim(
         "1", "4.1", "Random networks are Gaussian",
         "A random network's output becomes Gaussian (NNGP).",
-        "The joint law of f(X) tends to N(0, K_NNGP). For one hidden ReLU layer without bias the excess kurtosis of "
+        "The joint law of f(X) tends to N(0, K_NNGP). For one hidden ReLU layer without bias the excess "
+        "kurtosis of "
         "f(x) is exactly 15/N for every x; the covariance given the hidden layers errs by N^-½ per draw.",
         "excess kurtosis 15/N", -1.0,
         "kurtosis·N = 15 ± 5 % at N ≤ 32, ± 20 % at N = 128 (4·10⁵ draws); covariance slope in [-0.6, -0.4]",
@@ -81,13 +82,15 @@ CLAIMS: tuple[Claim, ...] = (
         "6", "4.1", "The Hessian vanishes with width, in operator norm",
         "The Hessian vanishes with width.",
         "‖∇²_θ f(x)‖_op ~ N^-½, while the Frobenius norm does not vanish.",
-        "N^-½ (operator), N^0 (Frobenius)", -0.5, "operator slope in [-0.6, -0.35]; Frobenius slope in [-0.1, 0.1]",
+        "N^-½ (operator), N^0 (Frobenius)", -0.5,
+        "operator slope in [-0.6, -0.35]; Frobenius slope in [-0.1, 0.1]",
         ("hessian",), (),
     ),
     Claim(
         "7", "4.1", "The parameters barely move",
         "The parameters barely move.",
-        "Three statements: ‖Δθ‖ = Θ(1); ‖Δθ‖/‖θ₀‖ ~ N^-1 (two or more hidden layers; N^-½ with one); per layer, "
+        "Three statements: ‖Δθ‖ = Θ(1); ‖Δθ‖/‖θ₀‖ ~ N^-1 (two or more hidden layers; N^-½ with one); per "
+        "layer, "
         "relative: first and last N^-½, hidden N^-1 (Frobenius) and N^-½ (operator norm).",
         "0; -1; -½, -1, -½; -½", None, "each slope within ± 0.15 of theory over the upper widths",
         ("training",), ("F7",),
@@ -95,16 +98,19 @@ CLAIMS: tuple[Claim, ...] = (
     Claim(
         "8", "4.1", "No features are learned",
         "There is no feature learning.",
-        "The rms change of hidden preactivations ~ N^-½; in the mean-field (μP) scaling it does not depend on N.",
+        "The rms change of hidden preactivations ~ N^-½; in the mean-field (μP) scaling it does not depend "
+        "on N.",
         "N^-½ (μP: N^0)", -0.5, "slope in [-0.6, -0.4] in every hidden layer; μP slope in [-0.1, 0.1]",
         ("training", "features"), ("F14",),
     ),
     Claim(
         "9", "4.1", "Squared loss is solved in closed form",
         "The dynamics of squared loss can be solved analytically, without training.",
-        "f_t(x) = f₀(x) + K(x, X) K⁻¹ (I − e^{−ηKt})(Y − f₀(X)); for steps of gradient descent (I − ηK)^t replaces "
+        "f_t(x) = f₀(x) + K(x, X) K⁻¹ (I − e^{−ηKt})(Y − f₀(X)); for steps of gradient descent (I − ηK)^t "
+        "replaces "
         "the exponential.",
-        "exact", None, "flow = ODE solver to 1e-8; steps = gradient descent of the linearised network to 1e-10",
+        "exact", None,
+        "flow = ODE solver to 1e-8; steps = gradient descent of the linearised network to 1e-10",
         ("closed_form",), ("F9", "F13"),
     ),
     Claim(
@@ -124,9 +130,12 @@ CLAIMS: tuple[Claim, ...] = (
     Claim(
         "12", "4.1", "Generalisation: sometimes worse, sometimes better",
         "The limit generalises worse than finite networks.",
-        "Not in general: for fully connected networks the kernel is as good or better on much of real data; where a "
-        "target rewards learning features (and for convolutional networks, by published results) networks win.",
-        "both signs", None, "both signs shown: kernel ≥ networks on the data, networks > kernel on a two-coordinate target",
+        "Not in general: for fully connected networks the kernel is as good or better on much of real data; "
+        "where a "
+        "target rewards learning features (and for convolutional networks, by published results) networks "
+        "win.",
+        "both signs", None,
+        "both signs shown: kernel ≥ networks on the data, networks > kernel on a two-coordinate target",
         ("prediction", "rich"), ("F21",),
     ),
     Claim(
@@ -139,7 +148,8 @@ CLAIMS: tuple[Claim, ...] = (
     Claim(
         "A", "4.2", "Another loss does not break the limit",
         "A different loss breaks the limit.",
-        "For any smooth loss and fixed time the kernel stays constant as N → ∞; what is lost is the closed form, and "
+        "For any smooth loss and fixed time the kernel stays constant as N → ∞; what is lost is the closed "
+        "form, and "
         "for the logistic loss uniformity in t: at fixed N ‖Δθ‖ keeps growing like log t.",
         "N^-1 at fixed t", -1.0, "slope ≤ -0.7 over the upper widths; ‖Δθ‖ still growing under logistic loss",
         ("logistic",), (),
@@ -147,16 +157,19 @@ CLAIMS: tuple[Claim, ...] = (
     Claim(
         "B", "4.2", "Large learning rates break it, at a sharp threshold",
         "Large learning rates break it.",
-        "True, sharply: for η > 2/λmax the drift is O(1), independent of N, and the loss still converges (catapult) "
+        "True, sharply: for η > 2/λmax the drift is O(1), independent of N, and the loss still converges "
+        "(catapult) "
         "until it diverges.",
         "N^0 above 2/λmax", 0.0,
-        "slope in [-0.2, 0.2] at η·λmax = 2.5 and 3.5 with every loss converged; divergence at 16",
+        "slope in [-0.2, 0.2] at η·λmax = 2.5 and 3.5 with every loss below its start in the end; "
+        "divergence at 16",
         ("rates",), ("F16",),
     ),
     Claim(
         "C", "4.2", "Weight decay to zero breaks it, decay to the start does not",
         "Weight regularisation breaks it.",
-        "Decay to zero does: the kernel itself decays, with a drift that does not vanish with N. Decay to θ₀ does not: "
+        "Decay to zero does: the kernel itself decays, with a drift that does not vanish with N. Decay to "
+        "θ₀ does not: "
         "it is kernel ridge regression.",
         "N^0 (to zero), N^-1 (to θ₀)", -1.0,
         "to zero: slope in [-0.2, 0.2]; to θ₀: slope ≤ -0.7; over the upper widths",

@@ -78,7 +78,9 @@ class Context:
         return float(np.linalg.eigvalsh(self.ntk[:n, :n])[-1])
 
     def map(self, function: Callable[[A], B], items: Iterable[A]) -> list[B]:
-        """The function of each item, in order, a few at a time; the last item (the widest network) is begun first."""
+        """The function of each item, in order, a few at a time; the last item (the widest network) is begun
+        first.
+        """
         items = list(items)
         pool = ThreadPoolExecutor(WORKERS)
         try:

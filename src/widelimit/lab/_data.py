@@ -19,9 +19,10 @@ MOST_CLASSES = 50
 class Dataset(NamedTuple):
     """Inputs and targets ready for a kernel.
 
-    X (n, d): for images every pixel minus its mean; for tables every column standardised and a constant column of
-    ones appended (so that the length of a row is not lost); then every row scaled to |x|^2 = d.  Y (n, o): one-hot
-    minus 1/o for classes, standardised for regression (o = 1).  labels (n,): class indices, or None.
+    X (n, d): for images every pixel minus its mean; for tables every column standardised and a constant
+    column of ones appended (so that the length of a row is not lost); then every row scaled to |x|^2 = d.  Y
+    (n, o): one-hot minus 1/o for classes, standardised for regression (o = 1).  labels (n,): class indices,
+    or None.
     """
 
     X: np.ndarray
@@ -56,7 +57,8 @@ def load_data(name: str, target: str | None = None) -> Dataset:
     path = pathlib.Path(name).expanduser()
     if not path.exists():
         raise DataError(
-            f"no such file or directory: {name!r}. data is 'digits', a directory of idx files, a .npz or a .csv file."
+            f"no such file or directory: {name!r}. data is 'digits', a directory of idx files, a .npz or a "
+            f".csv file."
         )
     if path.is_dir():
         return _idx(path)
@@ -97,7 +99,8 @@ def _idx(path: pathlib.Path) -> Dataset:
         names = sorted(p for p in path.iterdir() if p.name.startswith(part) and "idx" in p.name)
         if not names:
             raise DataError(
-                f"{str(path)!r} has no file {part}-idx…-ubyte (or .gz): a directory must hold the MNIST-style idx files "
+                f"{str(path)!r} has no file {part}-idx…-ubyte (or .gz): a directory must hold the "
+                f"MNIST-style idx files "
                 "train-images-idx3-ubyte and train-labels-idx1-ubyte."
             )
         found[part] = _idx_array(names[0])
@@ -130,7 +133,8 @@ def _npz(path: pathlib.Path, target: str | None) -> Dataset:
     X, y = arrays[x_name], arrays[y_name]
     if X.ndim < 2 or y.shape not in ((X.shape[0],), (X.shape[0], 1)):
         raise DataError(
-            f"{str(path)!r}: {x_name} {X.shape} must be (rows, …) and {y_name} {y.shape} one value for each row."
+            f"{str(path)!r}: {x_name} {X.shape} must be (rows, …) and {y_name} {y.shape} one value for each "
+            f"row."
         )
     if X.dtype.kind not in "biuf":
         raise DataError(f"{str(path)!r}: {x_name} has dtype {X.dtype}, which is not numeric.")
@@ -215,7 +219,8 @@ def _target(y: np.ndarray, where: str) -> tuple[np.ndarray, np.ndarray | None, t
         return np.eye(len(distinct))[index] - 1.0 / len(distinct), index, names
     if values is None:
         raise DataError(
-            f"{where}: the target is text with {len(distinct)} distinct values in {len(y)} rows: too many for classes."
+            f"{where}: the target is text with {len(distinct)} distinct values in {len(y)} rows: too many "
+            f"for classes."
         )
     return ((values - values.mean()) / values.std())[:, None], None, None
 

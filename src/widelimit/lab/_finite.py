@@ -1,4 +1,6 @@
-"""Finite fully connected networks, their gradient descent and their NTK, in one compiled program per width."""
+"""Finite fully connected networks, their gradient descent and their NTK, in one compiled program per
+width.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +18,15 @@ Params = tuple[tuple[jax.Array, jax.Array], ...]
 
 
 class Rule(NamedTuple):
-    """How a network is read out and trained; every field is a traced scalar, so that all variants share a program.
+    """How a network is read out and trained; every field is a traced scalar, so that all variants share a
+    program.
 
     The output is ``alpha * (f - centre * f_0)``, one step is
     ``theta <- theta - eta * (J^T dloss/df + gamma * (theta - anchor * theta_0))`` with
-    ``eta = rate / (alpha^2 lambda_max(K_0))`` and ``gamma = decay * alpha^2 lambda_max(K_0)``, where ``K_0`` is the
-    network's own NTK at initialisation; with ``fixed > 0`` instead ``eta = fixed`` (and ``gamma = decay / eta``).
-    The loss is ``1/2 sum (f - y)^2`` (``logistic = 0``) or ``sum log(1 + exp(-y f))`` (``logistic = 1``).
+    ``eta = rate / (alpha^2 lambda_max(K_0))`` and ``gamma = decay * alpha^2 lambda_max(K_0)``, where ``K_0``
+    is the network's own NTK at initialisation; with ``fixed > 0`` instead ``eta = fixed`` (and ``gamma =
+    decay / eta``). The loss is ``1/2 sum (f - y)^2`` (``logistic = 0``) or ``sum log(1 + exp(-y f))``
+    (``logistic = 1``).
     """
 
     rate: float = 1.0
@@ -77,7 +81,8 @@ class Shape(NamedTuple):
 def draw(shape: Shape, seed: int, dtype: type = np.float32) -> Params:
     """Raw weights and biases from N(0, 1) (NTK parameterisation), one ``(W, b)`` per layer, drawn by NumPy.
 
-    JAX's generator would be compiled anew for every shape, which takes longer than the training of small networks.
+    JAX's generator would be compiled anew for every shape, which takes longer than the training of small
+    networks.
     """
     rng = np.random.default_rng(seed)
     layers = []
@@ -89,7 +94,9 @@ def draw(shape: Shape, seed: int, dtype: type = np.float32) -> Params:
 
 
 def forward(shape: Shape, params: Params, X: jax.Array, nudges: Any = None) -> tuple[list, list]:
-    """Inputs ``a_{l-1}`` and preactivations ``z_l = W_std/sqrt(N_{l-1}) a_{l-1} W_l + b_std b_l`` of every layer."""
+    """Inputs ``a_{l-1}`` and preactivations ``z_l = W_std/sqrt(N_{l-1}) a_{l-1} W_l + b_std b_l`` of every
+    layer.
+    """
     phi = activation_function(shape.activation)
     inputs, preactivations = [X], []
     for i, (W, b) in enumerate(params):
@@ -193,7 +200,8 @@ def _train(
     measure = _measure(shape, n, X, start, K0, read)
 
     def step(_, carry):
-        # The change since the start is carried by itself: added to weights of size 1 it would drown in float32.
+        # The change since the start is carried by itself: added to weights of size 1 it would drown in
+        # float32.
         params, delta, f_linear = carry
         f, pull = jax.vjp(lambda p: output(shape, p, X[:n]), params)
         (grads,) = pull(rule.alpha * _slope(read(f), y, rule))
@@ -218,8 +226,9 @@ def _train(
 def trainer(shape: Shape, n: int):
     """Compiled ``(params, X, y, lengths, rule) -> (Trained, change of params)``: full-batch gradient descent.
 
-    X (P, d): the first ``n`` rows are trained on.  ``lengths`` (T,) are the numbers of steps between checkpoints
-    (the first may be 0).  Networks are trained one after the other: a batch of small matrix products is slower.
+    X (P, d): the first ``n`` rows are trained on.  ``lengths`` (T,) are the numbers of steps between
+    checkpoints (the first may be 0).  Networks are trained one after the other: a batch of small matrix
+    products is slower.
     """
     return jax.jit(partial(_train, shape, n))
 
@@ -243,7 +252,9 @@ def train(shape: Shape, n: int, seed: int, X, y, lengths, rule: Rule, *, operato
 @lru_cache(maxsize=64)
 def _starter(shape: Shape):
     def run(params, X):
-        """The standard kernel differentiates in W' = W_std/sqrt(N_{l-1}) W and b' = b_std b instead of W and b."""
+        """The standard kernel differentiates in W' = W_std/sqrt(N_{l-1}) W and b' = b_std b instead of W and
+        b.
+        """
         inputs, z, deltas = backward(shape, params, X)
         last = inputs[-1]
         nngp = shape.W_std**2 / last.shape[1] * (last @ last.T) + shape.b_std**2

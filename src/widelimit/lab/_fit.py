@@ -14,8 +14,8 @@ PRIOR_DOF = 4.0
 def log_statistics(samples: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Mean of log samples at each abscissa, and its standard error.
 
-    A width with two or three seeds says little about its own scatter, so each variance is shrunk towards the pooled
-    one with the weight of ``PRIOR_DOF`` further observations.
+    A width with two or three seeds says little about its own scatter, so each variance is shrunk towards the
+    pooled one with the weight of ``PRIOR_DOF`` further observations.
     """
     logs = [np.log(np.asarray(s, np.float64)) for s in samples]
     dof = np.array([max(x.size - 1, 0) for x in logs], np.float64)
@@ -27,7 +27,9 @@ def log_statistics(samples: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarra
 
 
 def upper_part(x: np.ndarray) -> slice:
-    """Abscissae from an eighth of the largest on (128 to 1024 of 64 to 1024), at least three: where 1/N laws hold."""
+    """Abscissae from an eighth of the largest on (128 to 1024 of 64 to 1024), at least three: where 1/N laws
+    hold.
+    """
     return slice(min(int(np.searchsorted(x, x[-1] / 8)), max(len(x) - 3, 0)), None)
 
 
@@ -55,8 +57,8 @@ def fit_points(
     """Weighted least squares of log y on log x; ``se`` are standard errors of log y (None: equal weights).
 
     The standard error of the slope is that of the weights, enlarged by the root of chi^2/dof where the points
-    scatter more than their errors say (curvature included).  The interval is normal where errors are given (they rest
-    on many seeds), Student's t where they come from the scatter of the points alone.
+    scatter more than their errors say (curvature included).  The interval is normal where errors are given
+    (they rest on many seeds), Student's t where they come from the scatter of the points alone.
     """  # fmt: skip
     x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
     keep = upper_part(x) if upper else slice(None)

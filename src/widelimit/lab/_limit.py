@@ -26,17 +26,17 @@ def network(shape: Shape) -> nn.Sequential:
 @lru_cache(maxsize=32)
 def _kernels(shape: Shape):
     """One kernel function per network, so that what was compiled for it is found again."""
-    import widelimit as wl
+    from widelimit.trace import kernels
 
-    return wl.kernels(network(shape))
+    return kernels(network(shape))
 
 
 def limit_kernels(
     shape: Shape, X1: np.ndarray, X2: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """NNGP and NTK Gram matrices ``(n1, n2)`` of the network at infinite width, float64."""
-    import widelimit as wl
+    from widelimit.gram import gram
 
     # The width has no part in the limit: one kernel for all widths.
-    both = wl.gram(_kernels(shape._replace(width=4, outputs=1)), np.asarray(X1, np.float64), X2)
+    both = gram(_kernels(shape._replace(width=4, outputs=1)), np.asarray(X1, np.float64), X2)
     return np.asarray(both.nngp, np.float64), np.asarray(both.ntk, np.float64)

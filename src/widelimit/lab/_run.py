@@ -1,4 +1,6 @@
-"""The main job: run the experiments that are needed, keep what is finished, judge the claims, describe the figures."""
+"""The main job: run the experiments that are needed, keep what is finished, judge the claims, describe the
+figures.
+"""
 
 from __future__ import annotations
 
@@ -28,17 +30,18 @@ from widelimit.lab.figures import FIGURES, make_figure
 SCHEMA = 1
 Progress = Callable[[dict[str, Any]], None]
 
-CONVENTIONS = (
-    ("network", "f(x) with z = W_std/√fan_in · a W + b_std · b, all W and b drawn from N(0, 1) (NTK parameterisation)"),
-    ("depth", "number of hidden layers; the activation follows each of them, not the input"),
-    ("loss", "½ Σ (f − y)² over the training points; the logistic loss is Σ log(1 + e^(−y f)) with y = ±1"),
-    ("learning rate", "θ ← θ − η ∇loss, in units of 1/λmax of the network's own NTK at the start unless said otherwise"),
-    ("time", "t in steps; the time of the flow is η·t"),
-    ("kernel", "K(x, x') = ∇f(x)·∇f(x') of one output; distances are Frobenius norms on the training points"),
-    ("exponent", "weighted least squares of log y on log N over all seeds; 95 % interval; upper widths: from an eighth of the widest on (128 to 1024 by default)"),
-    ("verdict", "holds: every judged measure lies in its band (point estimate); the intervals are shown beside it"),
-    ("prediction", "ridge 0; classes are one-hot minus 1/classes, the largest output wins; regression is standardised"),
-)  # fmt: skip
+CONVENTIONS = {
+    "network": "f(x) with z = W_std/√fan_in · a W + b_std · b, W and b from N(0, 1) (NTK parameterisation)",
+    "depth": "number of hidden layers; the activation follows each of them, not the input",
+    "loss": "½ Σ (f − y)² over the training points; the logistic loss is Σ log(1 + e^(−y f)) with y = ±1",
+    "learning rate": "θ ← θ − η ∇loss; η in units of 1/λmax of the network's own NTK at the start unless said",
+    "time": "t in steps; the time of the flow is η·t",
+    "kernel": "K(x, x') = ∇f(x)·∇f(x') of one output; distances are Frobenius norms on the training points",
+    "exponent": "weighted least squares of log y on log N over all seeds, with 95 % interval",
+    "upper widths": "from an eighth of the widest on (128 to 1024 by default), at least three",
+    "verdict": "holds: every judged measure lies in its band (point estimates; the intervals are shown beside)",
+    "prediction": "ridge 0; classes are one-hot minus 1/classes, the largest output wins; else standardised",
+}
 
 
 def run(
@@ -46,8 +49,9 @@ def run(
 ) -> dict[str, Any]:
     """Run the lab and return the results document (docs: results schema 1).
 
-    With ``out`` every finished experiment is kept there at once, so that a run that was interrupted goes on where it
-    was, and ``results.json`` is written at the end.  Raises SettingsError, DataError or OutputError before any work.
+    With ``out`` every finished experiment is kept there at once, so that a run that was interrupted goes on
+    where it was, and ``results.json`` is written at the end.  Raises SettingsError, DataError or OutputError
+    before any work.
     """
     claims = [c for c in CLAIMS if settings.claims is None or c.id in settings.claims]
     needed = {name for c in claims for name in c.experiments}
@@ -64,7 +68,9 @@ def run(
 def run_figure(
     name: str, settings: Settings, out: Path | str | None = None, progress: Progress | None = None
 ) -> dict[str, Any]:
-    """Run what one figure needs and return a document of kind "figure" that holds it; raises as :func:`run` does."""
+    """Run what one figure needs and return a document of kind "figure" that holds it; raises as :func:`run`
+    does.
+    """
     by_name = {k.lower(): k for k in FIGURES}
     if str(name).lower() not in by_name:
         raise SettingsError(f"unknown figure {name!r}; there are {', '.join(FIGURES)}.")
@@ -94,9 +100,10 @@ class _Session:
         jobs = [e for name, e in EXPERIMENTS.items() if name in set(names)]
         clock = _Clock(jobs, self.settings.effort, self.progress)
         with warnings.catch_warnings():
-            # A narrow network's own rate may exceed 2/lambda_max of the limit, and a diverging run overflows: both are
-            # results here, and reported as such.
-            warnings.filterwarnings("ignore", "learning_rate x lambda_max", RuntimeWarning)
+            # A narrow network's own rate may exceed 2/lambda_max of the limit, its kernel may be singular,
+            # and a diverging run overflows: all are results here, and reported as such.
+            warnings.filterwarnings("ignore", category=RuntimeWarning)
+            warnings.filterwarnings("ignore", ".*is singular to rounding")
             for index, experiment in enumerate(jobs):
                 record = self.store.load(experiment.name, experiment.revision)
                 clock.begin(index, resumed=record is not None)
@@ -114,7 +121,7 @@ class _Session:
             result = experiment.run(self.context)
         except LabError:
             raise
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:
             # An experiment that fails must not take the others with it.
             message = f"{type(error).__name__}: {error}"
             self.errors[experiment.name] = message
@@ -166,7 +173,7 @@ class _Session:
                 "data": self._describe_data(),
                 "network": self._describe_network(),
                 "versions": _versions(),
-                "conventions": [{"name": name, "text": text} for name, text in CONVENTIONS],
+                "conventions": [{"name": name, "text": text} for name, text in CONVENTIONS.items()],
                 "experiments": self.rows,
                 "claims": judged,
                 "prediction": _prediction(results, self.data) if kind == "lab" else None,
@@ -175,7 +182,9 @@ class _Session:
         )
 
     def _figures(self, names: list[str], results: Mapping[str, Any]) -> dict[str, Any]:
-        """The figures that can be drawn; one that cannot is listed with its error like an experiment that failed."""
+        """The figures that can be drawn; one that cannot is listed with its error like an experiment that
+        failed.
+        """
         made = {}
         for name in names:
             spec = FIGURES[name]
@@ -215,8 +224,8 @@ class _Session:
         body = ", ".join(f"nn.{layer}" for layer in layers)
         layer = "hidden layer" if s.depth == 1 else "hidden layers"
         return {
-            "description": f"Fully connected, {shape.d} inputs, {s.depth} {layer} of width N, {s.activation}, one output "
-            "(as many as there are classes in the prediction job), NTK parameterisation.",
+            "description": f"Fully connected, {shape.d} inputs, {s.depth} {layer} of width N, {s.activation}, "
+            "one output (as many as there are classes in the prediction job), NTK parameterisation.",
             "layers": layers,
             "code": f"from widelimit import nn\n\nN = {shape.width}\nnet = nn.Sequential({body})\n",
             "parameters": [
@@ -320,8 +329,10 @@ def _prediction(results: Mapping[str, Any], data: Dataset) -> dict[str, Any] | N
     sentence = f"With {n} training rows no predictor gave a finite score."
     if kernel and network:
         sentence = (
-            f"With {n} training rows the infinite-width {kernel['predictor'].split(',')[0]} predictor reaches "
-            f"{say(kernel)} without training, the best trained networks ({network['predictor']}) {say(network)}."
+            f"With {n} training rows the infinite-width {kernel['predictor'].split(',')[0]} predictor "
+            f"reaches "
+            f"{say(kernel)} without training, the best trained networks ({network['predictor']}) "
+            f"{say(network)}."
         )
     return {
         "task": data.kind,

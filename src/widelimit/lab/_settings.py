@@ -54,10 +54,10 @@ EFFORT: dict[str, Effort] = {
 class Settings:
     """What a lab run is asked to do.
 
-    data: "digits", a directory of MNIST idx files, or a path of a .npz or .csv file; target: the column (csv) or
-    array (npz) to predict.  depth: number of hidden layers.  W_std None: the activation's usual value.  widths:
-    increasing; None: by effort.  seeds: networks at the widest width (narrower ones get more, at equal cost).
-    claims: ids such as ("2", "5b", "A"); None: all.  Raises SettingsError.
+    data: "digits", a directory of MNIST idx files, or a path of a .npz or .csv file; target: the column (csv)
+    or array (npz) to predict.  depth: number of hidden layers.  W_std None: the activation's usual value.
+    widths: increasing; None: by effort.  seeds: networks at the widest width (narrower ones get more, at
+    equal cost). claims: ids such as ("2", "5b", "A"); None: all.  Raises SettingsError.
     """
 
     data: str = "digits"
@@ -94,7 +94,9 @@ class Settings:
             object.__setattr__(self, "claims", _checked_claims(self.claims))
 
     def resolved(self) -> Settings:
-        """The same settings with every None filled in that has a default (target and claims may stay None)."""
+        """The same settings with every None filled in that has a default (target and claims may stay
+        None).
+        """
         sizes = EFFORT[self.effort]
         return dataclasses.replace(
             self,
@@ -117,7 +119,8 @@ class Settings:
     def seeds_at(self, width: int) -> int:
         """Networks at one width: ``width x seeds`` about constant, within the effort's bound."""
         resolved = self.resolved()
-        assert resolved.widths is not None and resolved.seeds is not None
+        assert resolved.widths is not None
+        assert resolved.seeds is not None
         wanted = resolved.seeds * resolved.widths[-1] / width
         return max(resolved.seeds, min(self.sizes.seeds_most, round(wanted)))
 

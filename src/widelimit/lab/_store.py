@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -54,10 +55,8 @@ def write_json(path: pathlib.Path, document: Mapping[str, Any]) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        try:
+        with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        except OSError:
-            pass
         raise OutputError(
             f"cannot write {str(path)!r}: {error.strerror or error}. Free space or give another --out."
         ) from error
@@ -75,8 +74,9 @@ def _read_json(path: pathlib.Path) -> dict[str, Any] | None:
 class Store:
     """Finished experiments of one run, in memory or in a directory.
 
-    identity: whatever decides the results (settings, data, version).  A directory that belongs to a run with another
-    identity, that was not written by the lab, or that cannot be written raises OutputError before any work.
+    identity: whatever decides the results (settings, data, version).  A directory that belongs to a run with
+    another identity, that was not written by the lab, or that cannot be written raises OutputError before any
+    work.
     """
 
     def __init__(self, out: pathlib.Path | str | None, identity: Mapping[str, Any]) -> None:
@@ -125,7 +125,8 @@ class Store:
         if different:
             k = different[0]
             raise OutputError(
-                f"{str(path)!r} holds a run with another {', '.join(different)} ({k}: {_short(theirs.get(k))} there, "
+                f"{str(path)!r} holds a run with another {', '.join(different)} ({k}: "
+                f"{_short(theirs.get(k))} there, "
                 f"{_short(self.identity.get(k))} now); give another --out, or delete that directory."
             )
 
@@ -134,7 +135,9 @@ class Store:
         return self.path / "experiments" / f"{name}.json"
 
     def load(self, name: str, revision: int) -> dict[str, Any] | None:
-        """The record of a finished experiment: ``{"result", "seconds", "cpu_seconds"}``; None if not there."""
+        """The record of a finished experiment: ``{"result", "seconds", "cpu_seconds"}``; None if not
+        there.
+        """
         if self.path is None:
             return self._memory.get(name)
         record = _read_json(self._file(name))

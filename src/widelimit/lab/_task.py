@@ -1,4 +1,6 @@
-"""The small problem on which the claims are judged: a few training points with one target, and where to look."""
+"""The small problem on which the claims are judged: a few training points with one target, and where to
+look.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,9 @@ PATH = 33
 class Task(NamedTuple):
     """Rows of ``X``: ``n`` training points (sorted by target), then the held-out points, then a path.
 
-    y (n,), y_test: targets, -1 and +1 for classes, standardised numbers for regression.  sign (n,): targets for the
-    logistic loss.  angle (PATH,): position on the great circle through a training point of each end of the targets.
+    y (n,), y_test: targets, -1 and +1 for classes, standardised numbers for regression.  sign (n,): targets
+    for the logistic loss.  angle (PATH,): position on the great circle through a training point of each end
+    of the targets.
     """
 
     X: np.ndarray
@@ -55,7 +58,8 @@ def make_task(data: Dataset, seed: int) -> Task:
     train, test = chosen[:n], chosen[n : n + HELD_OUT]
     if len(test) < 4:
         raise DataError(
-            f"data {data.name!r}: only {len(chosen)} rows point in different directions; the lab needs at least 8."
+            f"data {data.name!r}: only {len(chosen)} rows point in different directions; the lab needs at "
+            f"least 8."
         )
     if len(set(sign[train])) < 2:
         raise DataError(f"data {data.name!r}: the rows chosen for training all have the same target.")

@@ -56,7 +56,11 @@ def _scan(interpreter, equation, values):
         raise equation.refuse("the number of steps of the loop depends on the width.")
     jaxpr, jaxpr2 = p["jaxpr"], p2["jaxpr"]
     consts = [Det(interpreter.cast(c)) for c in jaxpr.consts]
-    fixed, carry, xs = values[:constants], values[constants : constants + carried], values[constants + carried :]
+    fixed, carry, xs = (
+        values[:constants],
+        values[constants : constants + carried],
+        values[constants + carried :],
+    )
     stacks: list[list] = []
     steps = range(length - 1, -1, -1) if p["reverse"] else range(length)
     for t in steps:

@@ -102,7 +102,9 @@ def _apply_weight(interpreter, equation, value, weight, position, contract_v, co
     else:
         blocks, value_axis = list(value.blocks), value.wide_axis
         if value_axis is not None and not wide_pairs:
-            raise equation.refuse("a wide field meets a parameter along a finite axis only; contract its wide axis.")
+            raise equation.refuse(
+                "a wide field meets a parameter along a finite axis only; contract its wide axis."
+            )
     rank = len(wide_v)
     finite_axes = [i for i in range(rank) if i != value_axis]
     kept = [i for i in finite_axes if i not in {v for _, v in pairs}]

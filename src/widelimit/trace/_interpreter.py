@@ -109,7 +109,10 @@ class Interpreter:
             eqn.params,
             eqn2.params,
             in_shapes,
-            [(tuple(a.aval.shape), tuple(b.aval.shape)) for a, b in zip(eqn.outvars, eqn2.outvars, strict=True)],
+            [
+                (tuple(a.aval.shape), tuple(b.aval.shape))
+                for a, b in zip(eqn.outvars, eqn2.outvars, strict=True)
+            ],
             _source(eqn),
         )
 
@@ -123,8 +126,10 @@ class Interpreter:
     def _apply(self, equation: Equation, values: list) -> list:
         function = RULES.get(equation.name)
         deterministic = all(isinstance(v, Det) for v in values)
-        if deterministic and not any(map(any, map(equation.wide_in, range(len(values))))) and (
-            not any(any(equation.wide_out(i)) for i in range(len(equation.out_shapes)))
+        if (
+            deterministic
+            and not any(map(any, map(equation.wide_in, range(len(values)))))
+            and (not any(any(equation.wide_out(i)) for i in range(len(equation.out_shapes))))
         ):
             if function is None or not getattr(function, "structural", False):
                 return self._evaluate(equation, values)
@@ -146,7 +151,10 @@ class Interpreter:
             jnp.broadcast_to(a, shape) if not _is_key(a) and jnp.shape(a) != shape else a
             for a, (shape, _) in zip(arrays, equation.in_shapes, strict=True)
         ]
-        if all(not _is_key(a) for a in arrays) and equation.primitive.name not in ("random_wrap", "random_seed"):
+        if all(not _is_key(a) for a in arrays) and equation.primitive.name not in (
+            "random_wrap",
+            "random_seed",
+        ):
             arrays = [jnp.asarray(a) for a in arrays]
         out = equation.primitive.bind(*arrays, **params)
         outs = out if equation.primitive.multiple_results else [out]

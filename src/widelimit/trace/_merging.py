@@ -146,5 +146,3 @@ def multiply_nodes(a: Node, b: Node) -> Node:
             else:
                 factors.append(factor)
     return factors[0] if len(factors) == 1 else Prod(factors)
-
-

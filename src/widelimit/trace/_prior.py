@@ -96,7 +96,16 @@ def _run(jaxpr, consts, values):
     return [read(a) for a in jaxpr.outvars]
 
 
-_PASS = {"convert_element_type", "copy", "reshape", "broadcast_in_dim", "squeeze", "transpose", "slice", "stop_gradient"}
+_PASS = {
+    "convert_element_type",
+    "copy",
+    "reshape",
+    "broadcast_in_dim",
+    "squeeze",
+    "transpose",
+    "slice",
+    "stop_gradient",
+}
 
 
 def _step(eqn, values):
@@ -119,7 +128,11 @@ def _step(eqn, values):
         if name in ("broadcast_in_dim", "iota"):
             shape = params["shape"]
             if name == "broadcast_in_dim" and np.size(values[0]) == 1:
-                return [np.broadcast_to(np.reshape(values[0], ()), shape) if not isinstance(values[0], jax.core.Tracer) else values[0]]
+                return [
+                    np.broadcast_to(np.reshape(values[0], ()), shape)
+                    if not isinstance(values[0], jax.core.Tracer)
+                    else values[0]
+                ]
         values = [jnp.asarray(v) for v in values]
         out = eqn.primitive.bind(*values, **params)
         return out if eqn.primitive.multiple_results else [out]

@@ -98,7 +98,13 @@ def program_of_module(net, shape) -> Program:
 
     names = _names(jax.tree.unflatten(trees[0], shapes[0])) if priors else []
     return Program(
-        apply(nets[0], trees[0]), apply(nets[1], trees[1]), shapes[0], shapes[1], priors, names[: len(priors)], []
+        apply(nets[0], trees[0]),
+        apply(nets[1], trees[1]),
+        shapes[0],
+        shapes[1],
+        priors,
+        names[: len(priors)],
+        [],
     )
 
 

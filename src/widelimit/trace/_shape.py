@@ -64,7 +64,9 @@ def _broadcast_field(equation, field, where, shape):
     wide_out = equation.wide_out()
     axis = None if field.wide_axis is None else where[field.wide_axis]
     if any(w and i != axis for i, w in enumerate(wide_out)):
-        raise equation.refuse("a random value is repeated along a wide axis, so its channels are not independent.")
+        raise equation.refuse(
+            "a random value is repeated along a wide axis, so its channels are not independent."
+        )
     finite_out = [i for i in range(len(shape)) if i != axis]
     back = {j: i for i, j in enumerate(where)}
     in_shape = equation.in_shapes[0][0]
@@ -87,9 +89,14 @@ def _reshape(interpreter, equation, values):
     if isinstance(value, Det):
         return Det(jnp.reshape(value.array, _wide_sizes(equation)))
     matches = _axis_matches(before, after)
-    if matches is None or equation.params.get("dimensions", None) not in (None,) and equation.name == "reshape":
+    if (
+        matches is None
+        or (equation.params.get("dimensions", None) not in (None,)
+        and equation.name == "reshape")
+    ):
         raise equation.refuse(
-            "axes are merged or split.", "Remedy: keep the axes apart (contract over several axes with jnp.einsum)."
+            "axes are merged or split.",
+            "Remedy: keep the axes apart (contract over several axes with jnp.einsum).",
         )
     if isinstance(value, Weight):
         axes = tuple(None if j is None else value.axes[j] for j in matches)
@@ -98,9 +105,7 @@ def _reshape(interpreter, equation, values):
         else:
             return dataclasses.replace(value, axes=axes)
     axis = None if value.wide_axis is None else matches.index(value.wide_axis)
-    source = tuple(
-        None if j is None else _finite_index(value, j) for i, j in enumerate(matches) if i != axis
-    )
+    source = tuple(None if j is None else _finite_index(value, j) for i, j in enumerate(matches) if i != axis)
     sizes = tuple(n for i, n in enumerate(after) if i != axis)
     if source == tuple(range(len(value.shape))):
         return Field(value.blocks, axis)
@@ -251,7 +256,9 @@ def _reduce_sum(interpreter, equation, values):
     finite = sorted((a for a in axes if a != value.wide_axis), reverse=True)
     if value.wide_axis in axes:
         array = interpreter.field_mean(value)
-        with contextlib.nullcontext() if isinstance(array, jax.core.Tracer) else jax.ensure_compile_time_eval():
+        with (
+            contextlib.nullcontext() if isinstance(array, jax.core.Tracer) else jax.ensure_compile_time_eval()
+        ):
             array = jnp.broadcast_to(jnp.asarray(array, interpreter.dtype), value.shape)
             return Det(jnp.sum(array, axis=tuple(_finite_index(value, a) for a in finite)))
     for a in finite:

@@ -124,9 +124,7 @@ def as_field(weight: Weight) -> Field:
     offset = weight.start[wide[0]] if wide else 0
     node: Node = Vec(weight.taken_key(), weight.prior, tuple(weight.size[a] for a in finite), offset)
     wide_axis = weight.axes.index(wide[0]) if wide else None
-    source = [
-        None if a is None else finite.index(a) for i, a in enumerate(weight.axes) if i != wide_axis
-    ]
+    source = [None if a is None else finite.index(a) for i, a in enumerate(weight.axes) if i != wide_axis]
     if source != list(range(len(finite))):
         sizes = tuple(1 if j is None else node.shape[j] for j in source)
         node = Axes(node, tuple(source), sizes)
@@ -137,6 +135,4 @@ def as_field(weight: Weight) -> Field:
 
 def is_number(value) -> bool:
     """A scalar known while tracing."""
-    return isinstance(value, float | int) or (
-        jnp.ndim(value) == 0 and not isinstance(value, jax.core.Tracer)
-    )
+    return isinstance(value, float | int) or (jnp.ndim(value) == 0 and not isinstance(value, jax.core.Tracer))

@@ -11,8 +11,8 @@ from widelimit.lab._context import Context
 
 @dataclass(frozen=True)
 class Experiment:
-    """``run(context)`` returns a dict of numbers, strings, lists and arrays; raise ``revision`` when its meaning
-    changes.  ``cost``: rough seconds at (quick, default, full) effort, used for the time left only.
+    """``run(context)`` returns a dict of numbers, strings, lists and arrays; raise ``revision`` when its
+    meaning changes.  ``cost``: rough seconds at (quick, default, full) effort, used for the time left only.
     """
 
     name: str

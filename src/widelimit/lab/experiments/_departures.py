@@ -56,7 +56,9 @@ def run_decay(context: Context) -> dict[str, Any]:
 
 
 def run_feature_learning(context: Context) -> dict[str, Any]:
-    """Movement of hidden preactivations by width in the mean-field (muP) scaling: output f/sqrt(N), rate times N."""
+    """Movement of hidden preactivations by width in the mean-field (muP) scaling: output f/sqrt(N), rate
+    times N.
+    """
     times = context.times(context.sizes.steps)
 
     def one_width(width: int) -> list[np.ndarray]:

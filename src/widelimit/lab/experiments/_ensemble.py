@@ -13,12 +13,15 @@ from widelimit.lab.experiments._base import Experiment
 
 NARROW = (16, 32, 64, 128)
 WIDE = 256
-# A common rate for all networks: half of 1/lambda_max of the limit leaves room for the scatter of narrow kernels.
+# A common rate for all networks: half of 1/lambda_max of the limit leaves room for the scatter of narrow
+# kernels.
 RATE = 0.5
 
 
 def run(context: Context) -> dict[str, Any]:
-    """Mean, scatter and closed form of the trained outputs at a few times; sizes of the bias at narrow widths."""
+    """Mean, scatter and closed form of the trained outputs at a few times; sizes of the bias at narrow
+    widths.
+    """
     task, n = context.task, context.task.n
     K = context.ntk[:, :n]
     eta = RATE / context.lambda_max
@@ -37,8 +40,8 @@ def run(context: Context) -> dict[str, Any]:
         outputs = np.array([r.record.f for r in runs])
         starts = np.array([r.f0 for r in runs])
         good = np.isfinite(outputs).all((1, 2)) & (np.abs(outputs[:, -1, :n] - task.y).max(1) < 10.0)
-        # The same initial outputs under the infinite kernel have the closed form as their exact mean: the mean of
-        # the difference is the bias, with much less scatter than the outputs themselves.
+        # The same initial outputs under the infinite kernel have the closed form as their exact mean: the
+        # mean of the difference is the bias, with much less scatter than the outputs themselves.
         paired = np.array([_linear_end(K, task.y, eta, times[-1], f0) for f0 in starts])
         return outputs[good], (outputs[:, -1] - paired)[good], int((~good).sum())
 
@@ -71,7 +74,9 @@ def _scores(differences: np.ndarray) -> np.ndarray:
 
 
 def _bias(differences: np.ndarray) -> tuple[float, float]:
-    """Root mean square over points of the mean difference, its sampling variance taken off; jackknife error."""
+    """Root mean square over points of the mean difference, its sampling variance taken off; jackknife
+    error.
+    """
 
     def square(values: np.ndarray) -> float:
         return float(np.mean(values.mean(0) ** 2 - values.var(0, ddof=1) / len(values)))

@@ -21,7 +21,8 @@ LINEAR_OUTPUTS = 3
 
 
 def run_flow(context: Context) -> dict[str, Any]:
-    """Relative error of ``(f(theta - eta grad L) - f(theta))/eta = K_t (y - f)`` against eta, halfway through training.
+    """Relative error of ``(f(theta - eta grad L) - f(theta))/eta = K_t (y - f)`` against eta, halfway through
+    training.
 
     The points are training and held-out ones; eta is in units of 1/lambda_max(K_t).
     """
@@ -65,7 +66,9 @@ def _velocity_errors(shape: Shape, params, X, y, n: int) -> list[float]:
 
 
 def run_closed_form(context: Context) -> dict[str, Any]:
-    """Closed forms against an ODE solver (flow) and against gradient descent on a linearised network (steps)."""
+    """Closed forms against an ODE solver (flow) and against gradient descent on a linearised network
+    (steps).
+    """
     task, n = context.task, context.task.n
     seen = slice(0, task.test.stop)
     K = context.ntk[seen, :n]
@@ -75,7 +78,8 @@ def run_closed_form(context: Context) -> dict[str, Any]:
     flow = dynamics.flow(K[:n], task.y, f0=f0[:n])
     ours = np.asarray(flow(times, K, f0))
     solved = solve_ivp(
-        lambda _, f: K @ (task.y - f[:n]), (0.0, times[-1]), f0, method="DOP853", t_eval=times, rtol=1e-12, atol=1e-13
+        lambda _, f: K @ (task.y - f[:n]), (0.0, times[-1]), f0, method="DOP853", t_eval=times, rtol=1e-12,
+        atol=1e-13
     ).y.T  # fmt: skip
     context.tick(1, 2)
     steps, gap = np.array([0, 1, 2, 5, 20, 100, 300]), 0.0
@@ -89,7 +93,9 @@ def run_closed_form(context: Context) -> dict[str, Any]:
 
 
 def _linearised_descent(context: Context, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Outputs of ``f_0 + J (theta - theta_0)`` under gradient descent on theta; its kernel and initial outputs."""
+    """Outputs of ``f_0 + J (theta - theta_0)`` under gradient descent on theta; its kernel and initial
+    outputs.
+    """
     task, n = context.task, context.task.n
     shape = context.shape(64)
     X, y = jnp.asarray(task.X[: task.test.stop]), jnp.asarray(task.y)

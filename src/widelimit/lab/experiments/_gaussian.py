@@ -17,7 +17,8 @@ BATCHES = 40
 def _outputs(rng: np.random.Generator, width: int, draws: int) -> np.ndarray:
     """f(x) = sqrt(2/N) sum_i v_i relu(u_i) for draws of one network with |x|^2 = d, W_std = sqrt(2), no bias.
 
-    For one input only the preactivations ``u = sqrt(2/d) W x ~ N(0, 2)`` matter, so the rows of W are not drawn.
+    For one input only the preactivations ``u = sqrt(2/d) W x ~ N(0, 2)`` matter, so the rows of W are not
+    drawn.
     """
     u = rng.standard_normal((draws, width), np.float32)
     v = rng.standard_normal((draws, width), np.float32)

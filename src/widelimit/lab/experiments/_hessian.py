@@ -34,8 +34,8 @@ def _product(shape: Shape):
 def _norms(shape: Shape, seed: int, x: np.ndarray, iterations: int, probes: int) -> tuple[float, float]:
     """Operator and Frobenius norm of the Hessian of one random network at x, by products with vectors.
 
-    Power iteration converges to the eigenvalue of largest magnitude, a pair of opposite signs included, because only
-    the length of ``H v`` is read; ``||H||_F^2 = E |H v|^2`` over Gaussian v.
+    Power iteration converges to the eigenvalue of largest magnitude, a pair of opposite signs included,
+    because only the length of ``H v`` is read; ``||H||_F^2 = E |H v|^2`` over Gaussian v.
     """
     params, x = draw(shape, seed), np.float32(x)
     product = _product(shape)

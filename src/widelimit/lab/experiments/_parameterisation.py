@@ -1,4 +1,6 @@
-"""Claim 14: the largest stable learning rate and the kernel's trace in the NTK and the standard parameterisation."""
+"""Claim 14: the largest stable learning rate and the kernel's trace in the NTK and the standard
+parameterisation.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +17,8 @@ from widelimit.lab.experiments._base import Experiment
 def run(context: Context) -> dict[str, Any]:
     """Trace per point and largest stable learning rate 2/lambda_max by width and seed, without training.
 
-    The input layer, whose fan-in is not the width, hides the trend until the width is large against it: so two wider
-    networks are added.
+    The input layer, whose fan-in is not the width, hides the trend until the width is large against it: so
+    two wider networks are added.
     """
     last = context.widths[-1]
     widths = [*context.widths, 2 * last, 4 * last]

@@ -30,7 +30,9 @@ class Clock:
 
 
 def _fitter(shape: Shape, steps: int):
-    """Compiled ``(params, X, Y, X_test, rule) -> (f_test, f_train)``: outputs ``alpha (f - centre f_0)``, fixed rate."""
+    """Compiled ``(params, X, Y, X_test, rule) -> (f_test, f_train)``: outputs ``alpha (f - centre f_0)``,
+    fixed rate.
+    """
 
     def run(start, X, Y, X_test, rule):
 
@@ -121,7 +123,8 @@ def _kernel_rows(
         rows.append(
             {
                 "n": len(X), "predictor": predictor, "family": family, "width": None, "networks": None,
-                "steps": steps if family == "ntk_t" else None, "score": score(f, Y_test, classes), "score_se": None,
+                "steps": steps if family == "ntk_t" else None, "score": score(f, Y_test, classes),
+                "score_se": None,
                 "mse": mse(f, Y_test), "mse_se": None, "train_mse": mse(f_train, Y), "ridge": 0.0,
                 **{k: used[k] + gram[k] for k in used}, "per_row": row_scores(f, Y_test, classes),
             }
@@ -142,7 +145,8 @@ def _network_row(
     return {
         "n": len(X), "predictor": name if centre else f"{name}, random start",
         "family": "network" if centre else "network_random_start", "width": shape.width,
-        "networks": count, "steps": steps, "score": scores.mean(), "score_se": scores.std(ddof=1) / np.sqrt(count),
+        "networks": count, "steps": steps, "score": scores.mean(),
+        "score_se": scores.std(ddof=1) / np.sqrt(count),
         "mse": errors.mean(), "mse_se": errors.std(ddof=1) / np.sqrt(count),
         "train_mse": float(np.mean([mse(f, Y) for _, f, _ in runs])), "ridge": None,
         **{k: float(np.mean([used[k] for _, _, used in runs])) for k in ("seconds", "cpu_seconds")},
@@ -163,8 +167,8 @@ def split(context: Context) -> tuple[np.ndarray, list[np.ndarray]]:
 def run(context: Context) -> dict[str, Any]:
     """The table of predictors; kernels and networks see the same rows.
 
-    The networks are read out as f − f₀, so that they start from zero like the kernels' means; those of one width also
-    with their random initial outputs, to show what those cost.
+    The networks are read out as f − f₀, so that they start from zero like the kernels' means; those of one
+    width also with their random initial outputs, to show what those cost.
     """
     data, steps = context.data, context.sizes.prediction_steps
     test, trainings = split(context)

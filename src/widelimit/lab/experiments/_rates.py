@@ -12,7 +12,8 @@ from widelimit.lab.experiments._base import Experiment
 
 
 def run(context: Context) -> dict[str, Any]:
-    """Drift, losses and lambda_max by learning rate (in units of 1/lambda_max of the network's own kernel) and width.
+    """Drift, losses and lambda_max by learning rate (in units of 1/lambda_max of the network's own kernel)
+    and width.
 
     Half the steps of the other experiments: the fastest modes decide.
     """

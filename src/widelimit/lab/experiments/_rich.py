@@ -1,4 +1,6 @@
-"""Claim 12, the other sign: a target on which networks that learn features beat their own infinite-width kernel."""
+"""Claim 12, the other sign: a target on which networks that learn features beat their own infinite-width
+kernel.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ SCALE = 0.02
 
 
 def run(context: Context) -> dict[str, Any]:
-    """A target of two coordinates only: networks that learn features against their own infinite-width kernel."""
+    """A target of two coordinates only: networks that learn features against their own infinite-width
+    kernel.
+    """
     rng = np.random.default_rng(context.seed("rich"))
     n, m = TRAINING, HELD_OUT
     X = rng.standard_normal((n + m, DIMENSION))

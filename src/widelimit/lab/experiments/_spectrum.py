@@ -25,7 +25,8 @@ def run(context: Context) -> dict[str, Any]:
     rng = np.random.default_rng(context.seed("spectrum"))
     X = context.data.X[rng.permutation(context.data.n)[:POINTS]]
     nngp, ntk = _limit.limit_kernels(context.shape(4), X)
-    # exp(-|x - x'| / |x|): the Laplace kernel, whose space of functions equals that of ReLU networks on a sphere.
+    # exp(-|x - x'| / |x|): the Laplace kernel, whose space of functions equals that of ReLU networks on a
+    # sphere.
     radius = np.sqrt(X.shape[1])
     squares = np.maximum(2 * radius**2 - 2 * X @ X.T, 0.0)
     laplace = np.exp(-np.sqrt(squares) / radius)

@@ -18,7 +18,9 @@ def _rms(a: np.ndarray) -> np.ndarray:
 
 
 def _closed(y: np.ndarray, K: np.ndarray, run: Trained, times: np.ndarray) -> np.ndarray:
-    """Outputs (T, P) of gradient descent with the fixed kernel K (P, n), from the network's own initial outputs."""
+    """Outputs (T, P) of gradient descent with the fixed kernel K (P, n), from the network's own initial
+    outputs.
+    """
     n = len(y)
     # A kernel computed in float32 is symmetric to rounding only.
     predict = dynamics.steps(
@@ -28,7 +30,8 @@ def _closed(y: np.ndarray, K: np.ndarray, run: Trained, times: np.ndarray) -> np
 
 
 def run(context: Context) -> dict[str, Any]:
-    """Per width and seed: drift, distance to the linearised network and to the limit, movement, features, losses.
+    """Per width and seed: drift, distance to the linearised network and to the limit, movement, features,
+    losses.
 
     The learning rate is ``1/lambda_max`` of each network's own kernel at initialisation.
     """
@@ -46,7 +49,9 @@ def run(context: Context) -> dict[str, Any]:
 
 
 def _modes(context: Context) -> dict[str, Any]:
-    """Residuals of one wide network along the eigenvectors of its own K_0, at a rate low enough to follow the flow."""
+    """Residuals of one wide network along the eigenvectors of its own K_0, at a rate low enough to follow the
+    flow.
+    """
     steps, width = 4 * context.sizes.steps, context.widths[-1]
     times, n = context.times(steps), context.task.n
     r = context.train(width, context.seed("modes"), times, Rule(rate=0.2))

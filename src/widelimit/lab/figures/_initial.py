@@ -33,7 +33,8 @@ def _prior(results: Results):
     for k, draw in enumerate(r["draws"]):
         content.append(series("random networks" if k == 0 else "", x, draw, "thin", group=1))
     panel = lines(
-        f"{len(r['draws'])} random networks of width {r['width']}", "angle on a great circle through two data points",
+        f"{len(r['draws'])} random networks of width {r['width']}",
+        "angle on a great circle through two data points",
         "output f", content, marks=circle_marks(r["marks"]),
     )  # fmt: skip
     text = f"{r['inside']:.1%} ± {r['inside_se']:.1%} of {r['networks']} networks (a Gaussian: 95.4 %)"
@@ -132,7 +133,8 @@ def _spectrum(results: Results):
 
 F2 = FigureSpec(
     "F2", "Random networks and the band of their limit",
-    "The random networks wander inside the shaded band of the Gaussian process: about 95 in 100 of their values.",
+    "The random networks wander inside the shaded band of the Gaussian process: about 95 in 100 of their "
+    "values.",
     ("prior",), ("1",), _prior, 1,
 )  # fmt: skip
 F3 = FigureSpec(

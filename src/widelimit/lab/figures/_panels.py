@@ -16,7 +16,9 @@ Results = Mapping[str, dict[str, Any]]
 
 @dataclass(frozen=True)
 class FigureSpec:
-    """A figure: what it shows, what to see in it, which experiments it needs, and how to draw it from them."""
+    """A figure: what it shows, what to see in it, which experiments it needs, and how to draw it from
+    them.
+    """
 
     id: str
     title: str
@@ -66,8 +68,10 @@ def lines(
 ) -> dict[str, Any]:
     """A panel with axes."""
     return {
-        "kind": "lines", "title": title, "xlabel": xlabel, "ylabel": ylabel, "xscale": scales[0], "yscale": scales[1],
-        "xlim": None if xlim is None else list(xlim), "ylim": None if ylim is None else list(ylim), "legend": legend,
+        "kind": "lines", "title": title, "xlabel": xlabel, "ylabel": ylabel, "xscale": scales[0],
+        "yscale": scales[1],
+        "xlim": None if xlim is None else list(xlim), "ylim": None if ylim is None else list(ylim),
+        "legend": legend,
         "series": content, "marks": list(marks),
     }  # fmt: skip
 
@@ -93,7 +97,8 @@ def image(
     return {
         "kind": "image", "title": title, "xlabel": xlabel, "ylabel": ylabel,
         "values": [numbers(row) for row in np.asarray(values, np.float64)], "scale": scale, "colour": colour,
-        "vmin": None if limits is None else float(limits[0]), "vmax": None if limits is None else float(limits[1]),
+        "vmin": None if limits is None else float(limits[0]),
+        "vmax": None if limits is None else float(limits[1]),
         "xticks": ticks(xticks), "yticks": ticks(yticks), "colourbar": colourbar,
     }  # fmt: skip
 
@@ -101,7 +106,9 @@ def image(
 def points(
     label: str, x: Sequence[float], samples: Sequence[Any], group: int | None = None
 ) -> dict[str, Any]:
-    """Geometric means over seeds with bars of two standard errors; what is not finite and positive is left out."""
+    """Geometric means over seeds with bars of two standard errors; what is not finite and positive is left
+    out.
+    """
     arrays = [np.asarray(s, np.float64).ravel() for s in samples]
     arrays = [a[np.isfinite(a) & (a > 0)] for a in arrays]
     kept = [(v, a) for v, a in zip(x, arrays, strict=True) if a.size]

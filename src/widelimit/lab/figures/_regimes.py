@@ -139,7 +139,8 @@ def _generalisation(results: Results):
 
 F11 = FigureSpec(
     "F11", "Ensembles of trained networks against the closed form",
-    "At every time the networks fill the band of the closed form; at t = ∞ it is not the band of the NNGP posterior.",
+    "At every time the networks fill the band of the closed form; at t = ∞ it is not the band of the NNGP "
+    "posterior.",
     ("ensemble",), ("5c",), _bands, 3,
 )  # fmt: skip
 F14 = FigureSpec(
@@ -149,11 +150,13 @@ F14 = FigureSpec(
 )  # fmt: skip
 F16 = FigureSpec(
     "F16", "The catapult: learning rates above 2/λmax",
-    "Above 2 the loss first rises, the sharpness then drops below 2, and the drift no longer depends on the width.",
+    "Above 2 the loss first rises, the sharpness then drops below 2, and the drift no longer depends on the "
+    "width.",
     ("rates",), ("11", "B"), _catapult, 3,
 )  # fmt: skip
 F21 = FigureSpec(
     "F21", "Held-out error against training-set size",
-    "On this data the infinite-width predictors are compared with trained networks at each size of the training set.",
+    "On this data the infinite-width predictors are compared with trained networks at each size of the "
+    "training set.",
     ("prediction", "rich"), ("12",), _generalisation, 1,
 )  # fmt: skip

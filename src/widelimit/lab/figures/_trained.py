@@ -167,7 +167,9 @@ def _modes(results: Results):
 
 
 def _rate(times: np.ndarray, c: np.ndarray, eta: float) -> float:
-    """Rate r of |c| = (1 - eta r)^t |c_0| until it has fallen to a tenth: the discrete form of exp(-eta r t)."""
+    """Rate r of |c| = (1 - eta r)^t |c_0| until it has fallen to a tenth: the discrete form of exp(-eta r
+    t).
+    """
     size = np.abs(c)
     below = np.flatnonzero(size < 0.1 * size[0])
     last = int(below[0]) if below.size else len(size) - 1
@@ -183,16 +185,19 @@ F6 = FigureSpec(
 )  # fmt: skip
 F7 = FigureSpec(
     "F7", "How far the parameters move",
-    "The whole movement ‖Δθ‖ is flat in the width, so the relative change of every layer shrinks, hidden layers fastest.",
+    "The whole movement ‖Δθ‖ is flat in the width, so the relative change of every layer shrinks, hidden "
+    "layers fastest.",
     ("training",), ("7",), _movement, 3,
 )  # fmt: skip
 F9 = FigureSpec(
     "F9", "Network, linearised network and closed form",
-    "The points lie on the line at the widest network; the distance to the infinite kernel shrinks more slowly.",
+    "The points lie on the line at the widest network; the distance to the infinite kernel shrinks more "
+    "slowly.",
     ("training",), ("5", "5b", "9"), _losses, 3,
 )  # fmt: skip
 F13 = FigureSpec(
     "F13", "Each eigenvector is learned at its own rate",
-    "On a logarithmic axis the points of every mode follow a straight line whose steepness is its eigenvalue.",
+    "On a logarithmic axis the points of every mode follow a straight line whose steepness is its "
+    "eigenvalue.",
     ("training",), ("9",), _modes,
 )  # fmt: skip

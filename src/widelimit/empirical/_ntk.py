@@ -1,0 +1,109 @@
+"""Empirical NTK of a finite network, its linearisation and Taylor expansion."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+__all__ = ["EmpiricalKernel", "empirical_ntk", "linearize", "taylor"]
+
+_OUTPUTS = ("mean", "sum", "diag", "full")
+
+
+def _weighted(tree, lr):
+    if lr is None:
+        return tree
+    if isinstance(lr, float | int):
+        return jax.tree.map(lambda a: lr * a, tree)
+    return jax.tree.map(lambda a, r: r * a, tree, lr)
+
+
+class EmpiricalKernel:
+    """``k(x, x')`` of a finite network; made by `empirical_ntk`."""
+
+    def __init__(self, f: Callable, params: Any, output: Any, lr: Any):
+        self._f, self._params, self._output, self._lr = f, params, output, lr
+
+    def _jacobian(self, x):
+        f = self._f if not callable(self._output) else lambda p, x: self._output(self._f(p, x))
+        J = jax.jacrev(lambda p: jnp.ravel(f(p, x)))(self._params)
+        return J
+
+    def __call__(self, x1, x2):
+        """Kernel of the pair."""
+        J1, J2 = _weighted(self._jacobian(x1), self._lr), self._jacobian(x2)
+        full = jax.tree.reduce(
+            jnp.add,
+            jax.tree.map(
+                lambda a, b: (
+                    a.reshape(a.shape[0], math.prod(a.shape[1:]))
+                    @ b.reshape(b.shape[0], math.prod(b.shape[1:])).T
+                ),
+                J1,
+                J2,
+            ),
+        )
+        if callable(self._output):
+            return full[0, 0] if full.shape == (1, 1) else full
+        if self._output == "full":
+            return full
+        diagonal = jnp.diagonal(full)
+        return {"diag": diagonal, "sum": diagonal.sum(), "mean": diagonal.mean()}[self._output]
+
+    def diag(self, x):
+        """Kernel of x with itself."""
+        return self(x, x)
+
+
+def empirical_ntk(f: Callable, params: Any, *, output: Any = "mean", lr: Any = None) -> EmpiricalKernel:
+    """Neural Tangent Kernel of a finite network at given parameters.
+
+    ``K(x, x')_ij = sum_p lr_p df_i(x)/dtheta_p df_j(x')/dtheta_p``.
+
+    f: ``f(params, x)`` for one example; params: any pytree.  output: "mean" the trace over outputs divided by their
+    number (comparable with `wl.ntk`), "sum" the trace, "diag" each output with itself (O,), "full" (O, O), or a
+    function that maps the output to the scalar whose kernel is wanted.  lr: learning-rate factors, a number or a pytree
+    like params; None: 1.  Use it with `wl.gram`.  Raises ValueError for an unknown output.
+    """
+    if not callable(f):
+        raise TypeError(f"empirical_ntk: f must be a function f(params, x), not {f!r}.")
+    if not callable(output) and output not in _OUTPUTS:
+        raise ValueError(
+            f"empirical_ntk: output must be one of {', '.join(_OUTPUTS)} or a function, not {output!r}."
+        )
+    return EmpiricalKernel(f, params, output, lr)
+
+
+def linearize(f: Callable, params: Any) -> Callable:
+    """First-order expansion in the parameters: ``f_lin(theta, x) = f(theta_0, x) + df/dtheta (theta - theta_0)``."""
+    return taylor(f, params, order=1)
+
+
+def taylor(f: Callable, params: Any, order: int = 2) -> Callable:
+    """Taylor expansion in the parameters about `params`.
+
+    ``f_k(theta, x) = sum_(j <= k) 1/j! d^j/dt^j f(theta_0 + t (theta - theta_0), x) at t = 0``.
+    Returns a function ``(theta, x)``.  Raises ValueError for an order below 0 or that is not an integer.
+    """
+    if not isinstance(order, int) or isinstance(order, bool) or order < 0:
+        raise ValueError(f"taylor: order must be an integer >= 0, not {order!r}.")
+
+    def expansion(theta, *args, **kwargs):
+        direction = jax.tree.map(jnp.subtract, theta, params)
+
+        def along(t):
+            return f(jax.tree.map(lambda p, d: p + t * d, params, direction), *args, **kwargs)
+
+        dtype = jnp.result_type(*jax.tree.leaves(params))
+        zero, one = jnp.zeros((), dtype), jnp.ones((), dtype)
+        total, derivative = along(zero), along
+        for j in range(1, order + 1):
+            derivative = (lambda g: lambda t: jax.jvp(g, (t,), (one,))[1])(derivative)
+            total = total + derivative(zero) / math.factorial(j)
+        return total
+
+    return expansion
