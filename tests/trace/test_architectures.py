@@ -25,7 +25,7 @@ def _cases():
 
 
 def _tolerance(name: str) -> float:
-    # Two known gaps: a sign network at an input angle of 1e-17, below the rounding of the normalised inputs, and a
+    # Two known gaps: a sign network at an input angle of 1e-17, below the rounding of normalised inputs, and a
     # kernel value of 2e-4 that is the difference of terms of order 10.
     return {"hard_sign_2_nobias": 1e-8, "fc_rectified_monomial_3": 1e-9}.get(name, 1e-10)
 

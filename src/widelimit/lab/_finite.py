@@ -17,6 +17,10 @@ from widelimit.lab._activations import activation_function
 Params = tuple[tuple[jax.Array, jax.Array], ...]
 
 
+# A jax.Array inside a compiled program, float64 NumPy (or a number) outside.
+Values = Any
+
+
 class Rule(NamedTuple):
     """How a network is read out and trained; every field is a traced scalar, so that all variants share a
     program.
@@ -29,37 +33,37 @@ class Rule(NamedTuple):
     (``logistic = 1``).
     """
 
-    rate: float = 1.0
-    fixed: float = 0.0
-    alpha: float = 1.0
-    centre: float = 0.0
-    logistic: float = 0.0
-    decay: float = 0.0
-    anchor: float = 0.0
+    rate: Values = 1.0
+    fixed: Values = 0.0
+    alpha: Values = 1.0
+    centre: Values = 0.0
+    logistic: Values = 0.0
+    decay: Values = 0.0
+    anchor: Values = 0.0
 
 
 class Record(NamedTuple):
     """What is measured at each checkpoint of a training run."""
 
-    f: jax.Array  # (T, P) outputs at every point
-    f_linear: jax.Array  # (T, P) outputs of the network linearised at theta_0
-    drift: jax.Array  # (T,) ||K_t - K_0||_F / ||K_0||_F on the training points
-    lambda_max: jax.Array  # (T,) largest eigenvalue of K_t
-    change: jax.Array  # (T, L) ||W_l - W_l,0||_F
-    features: jax.Array  # (T, L - 1) rms(z_l - z_l,0) / rms(z_l,0) of the hidden preactivations
+    f: Values  # (T, P) outputs at every point
+    f_linear: Values  # (T, P) outputs of the network linearised at theta_0
+    drift: Values  # (T,) ||K_t - K_0||_F / ||K_0||_F on the training points
+    lambda_max: Values  # (T,) largest eigenvalue of K_t
+    change: Values  # (T, L) ||W_l - W_l,0||_F
+    features: Values  # (T, L - 1) rms(z_l - z_l,0) / rms(z_l,0) of the hidden preactivations
 
 
 class Trained(NamedTuple):
     """A training run: its checkpoints and a few things measured at the ends only."""
 
     record: Record
-    size: jax.Array  # (L,) ||W_l,0||_F
-    learning_rate: jax.Array  # eta
-    f0: jax.Array  # (P,) outputs at initialisation, before alpha and centre
-    K0: jax.Array  # (P, n)
-    KT: jax.Array  # (n, n)
-    change_operator: np.ndarray | None = None  # (L,) ||W_l,T - W_l,0||_op, if asked for
-    size_operator: np.ndarray | None = None  # (L,) ||W_l,0||_op, if asked for
+    size: Values  # (L,) ||W_l,0||_F
+    learning_rate: Values  # eta
+    f0: Values  # (P,) outputs at initialisation, before alpha and centre
+    K0: Values  # (P, n)
+    KT: Values  # (n, n)
+    change_operator: Values = None  # (L,) ||W_l,T - W_l,0||_op, if asked for
+    size_operator: Values = None  # (L,) ||W_l,0||_op, if asked for
 
 
 class Shape(NamedTuple):
@@ -147,7 +151,7 @@ def frobenius(A: jax.Array) -> jax.Array:
     return jnp.sqrt(jnp.sum(A * A))
 
 
-def operator_norm(A: np.ndarray, iterations: int = 60) -> float:
+def operator_norm(A: Any, iterations: int = 60) -> float:
     """Largest singular value by power iteration on ``A^T A``."""
     v = np.cos(np.arange(A.shape[1], dtype=A.dtype) * 1.7 + 0.3)
     for _ in range(iterations):
@@ -273,10 +277,10 @@ class Start(NamedTuple):
     parameterisation, each (P, P), float64.
     """
 
-    f: np.ndarray
-    nngp: np.ndarray
-    ntk: np.ndarray
-    standard: np.ndarray
+    f: Values
+    nngp: Values
+    ntk: Values
+    standard: Values
 
 
 def at_start(shape: Shape, seed: int, X) -> Start:

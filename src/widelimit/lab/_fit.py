@@ -47,7 +47,7 @@ def fit_samples(x: Sequence[float], samples: Sequence[Any], *, upper: bool = Fal
 
 
 def fit_points(
-    x: Sequence[float],
+    x: Sequence[float] | np.ndarray,
     y: Sequence[float] | np.ndarray,
     se: Sequence[float] | np.ndarray | None = None,
     *,

@@ -31,15 +31,15 @@ SCHEMA = 1
 Progress = Callable[[dict[str, Any]], None]
 
 CONVENTIONS = {
-    "network": "f(x) with z = W_std/√fan_in · a W + b_std · b, W and b from N(0, 1) (NTK parameterisation)",
+    "network": "f(x) with z = W_std/√fan_in · a W + b_std · b, W, b ~ N(0, 1) (NTK parameterisation)",
     "depth": "number of hidden layers; the activation follows each of them, not the input",
     "loss": "½ Σ (f − y)² over the training points; the logistic loss is Σ log(1 + e^(−y f)) with y = ±1",
-    "learning rate": "θ ← θ − η ∇loss; η in units of 1/λmax of the network's own NTK at the start unless said",
+    "learning rate": "θ ← θ − η ∇loss; η in units of 1/λmax of the network's own first NTK unless said",
     "time": "t in steps; the time of the flow is η·t",
-    "kernel": "K(x, x') = ∇f(x)·∇f(x') of one output; distances are Frobenius norms on the training points",
+    "kernel": "K(x, x') = ∇f(x)·∇f(x') of one output; distances: Frobenius norm, training points",
     "exponent": "weighted least squares of log y on log N over all seeds, with 95 % interval",
     "upper widths": "from an eighth of the widest on (128 to 1024 by default), at least three",
-    "verdict": "holds: every judged measure lies in its band (point estimates; the intervals are shown beside)",
+    "verdict": "holds: every judged measure lies in its band (point estimates; intervals are beside)",
     "prediction": "ridge 0; classes are one-hot minus 1/classes, the largest output wins; else standardised",
 }
 
@@ -224,8 +224,8 @@ class _Session:
         body = ", ".join(f"nn.{layer}" for layer in layers)
         layer = "hidden layer" if s.depth == 1 else "hidden layers"
         return {
-            "description": f"Fully connected, {shape.d} inputs, {s.depth} {layer} of width N, {s.activation}, "
-            "one output (as many as there are classes in the prediction job), NTK parameterisation.",
+            "description": f"Fully connected, {shape.d} inputs, {s.depth} {layer} of width N, "
+            f"{s.activation}, one output (one a class in the prediction job), NTK parameterisation.",
             "layers": layers,
             "code": f"from widelimit import nn\n\nN = {shape.width}\nnet = nn.Sequential({body})\n",
             "parameters": [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+import operator
 from collections.abc import Iterable
 from numbers import Integral, Real
 from typing import Any
@@ -126,7 +127,7 @@ class Settings:
 
 
 def _check_integer(name: str, value: Any, low: int, high: int, what: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, Integral) or not low <= value <= high:
+    if isinstance(value, bool) or not isinstance(value, Integral) or not low <= operator.index(value) <= high:
         raise SettingsError(f"{name} ({what}) must be an integer from {low} to {high}, not {value!r}.")
 
 
@@ -144,7 +145,7 @@ def _checked_widths(widths: Any) -> tuple[int, ...]:
     for w in values:
         if isinstance(w, bool) or not isinstance(w, Integral):
             raise SettingsError(f"widths must be integers, and {w!r} is not one; try 64,128,256.")
-        if not 4 <= w <= 65536:
+        if not 4 <= operator.index(w) <= 65536:
             raise SettingsError(f"widths must lie between 4 and 65536; {w} does not.")
     if len(values) < 3:
         raise SettingsError(f"at least 3 widths are needed to fit an exponent, and {len(values)} given.")

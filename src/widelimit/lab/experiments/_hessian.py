@@ -37,7 +37,7 @@ def _norms(shape: Shape, seed: int, x: np.ndarray, iterations: int, probes: int)
     Power iteration converges to the eigenvalue of largest magnitude, a pair of opposite signs included,
     because only the length of ``H v`` is read; ``||H||_F^2 = E |H v|^2`` over Gaussian v.
     """
-    params, x = draw(shape, seed), np.float32(x)
+    params, x = draw(shape, seed), np.asarray(x, np.float32)
     product = _product(shape)
     squares = [float(product(params, x, draw(shape, seed + k))[1]) ** 2 for k in range(1, probes + 1)]
     v, size = product(params, x, draw(shape, seed + probes + 1))

@@ -115,8 +115,8 @@ def points(
     if not kept:
         return series(label, [], [], "points", group=group)
     mean, se = log_statistics([a for _, a in kept])
-    bars = {"low": np.exp(mean - 2 * se), "high": np.exp(mean + 2 * se)}
-    return series(label, [v for v, _ in kept], np.exp(mean), "points", group=group, **bars)
+    low, high = np.exp(mean - 2 * se), np.exp(mean + 2 * se)
+    return series(label, [v for v, _ in kept], np.exp(mean), "points", group=group, low=low, high=high)
 
 
 def guide(label: str, x: Sequence[float], slope: float, through: tuple[float, float]) -> dict[str, Any]:
