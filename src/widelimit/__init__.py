@@ -1,15 +1,60 @@
 """The infinite-width limit of a neural network, exactly, on your own data."""
 
-from widelimit import nn
-from widelimit.dynamics import flow, max_learning_rate, ntk_ensemble, posterior, steps
-from widelimit.empirical import empirical_ntk, linearize, taylor
-from widelimit.fields import UnknownLimitError
-from widelimit.gram import gram, gram_diag
-from widelimit.trace import Kernel, Kernels, Limit, Normal, kernels, limit, nngp, normal, ntk
+import importlib
+import sys
+import types
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # for type checkers and editors; a name is loaded when it is first used, see _ROOM_OF
+    from widelimit import nn
+    from widelimit.dynamics import flow, max_learning_rate, ntk_ensemble, posterior, steps
+    from widelimit.empirical import empirical_ntk, linearize, taylor
+    from widelimit.fields import UnknownLimitError
+    from widelimit.gram import gram, gram_diag
+    from widelimit.trace import Kernel, Kernels, Limit, Normal, kernels, limit, nngp, normal, ntk
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "Kernel", "Kernels", "Limit", "Normal", "UnknownLimitError", "empirical_ntk", "flow", "gram", "gram_diag", "kernels", "limit", "linearize",
-    "max_learning_rate", "nn", "nngp", "normal", "ntk", "ntk_ensemble", "posterior", "steps", "taylor",
+    "Kernel", "Kernels", "Limit", "Normal", "UnknownLimitError", "empirical_ntk", "flow", "gram", "gram_diag",
+    "kernels", "limit", "linearize", "max_learning_rate", "nn", "nngp", "normal", "ntk", "ntk_ensemble",
+    "posterior", "steps", "taylor",
 ]  # fmt: skip
+
+# The same once more for run time: the command line must answer without loading JAX.
+_ROOM_OF = {
+    **dict.fromkeys(("flow", "max_learning_rate", "ntk_ensemble", "posterior", "steps"), "dynamics"),
+    **dict.fromkeys(("empirical_ntk", "linearize", "taylor"), "empirical"),
+    "UnknownLimitError": "fields",
+    **dict.fromkeys(("gram", "gram_diag"), "gram"),
+    **dict.fromkeys(
+        ("Kernel", "Kernels", "Limit", "Normal", "kernels", "limit", "nngp", "normal", "ntk"), "trace"
+    ),
+}
+
+
+class _Package(types.ModuleType):
+    """The package with its public names loaded on first use.
+
+    A class and not a function ``__getattr__`` of the module, because importing the room `gram` makes Python
+    set the attribute `gram` of the package to that module: here the function of that name takes its place.
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "nn":
+            return importlib.import_module("widelimit.nn")
+        if name not in _ROOM_OF:
+            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+        value = getattr(importlib.import_module(f"widelimit.{_ROOM_OF[name]}"), name)
+        setattr(self, name, value)
+        return value
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        is_room = isinstance(value, types.ModuleType) and name in _ROOM_OF
+        super().__setattr__(name, getattr(value, name) if is_room else value)
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *__all__})
+
+
+sys.modules[__name__].__class__ = _Package

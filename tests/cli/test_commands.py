@@ -82,23 +82,6 @@ def test_help_of_lab_names_every_option(run):
         assert f"--{option}" in out
 
 
-def test_help_and_version_load_nothing_that_computes():
-    """The command line itself must add nothing slow to ``import widelimit``."""
-    code = (
-        "import sys, widelimit; before = set(sys.modules)\n"
-        "from widelimit.cli import main\n"
-        "try: main(['{}'])\n"
-        "except SystemExit: pass\n"
-        "slow = ('jax', 'numpy', 'scipy', 'sklearn', 'matplotlib', 'widelimit.lab', 'widelimit.report')\n"
-        "print([m for m in slow if m in sys.modules and m not in before])"
-    )
-    for option in ("--help", "--version"):
-        done = subprocess.run(
-            [sys.executable, "-c", code.format(option)], capture_output=True, text=True, check=True
-        )
-        assert done.stdout.splitlines()[-1] == "[]"
-
-
 def test_claims(run):
     code, out, err = run("claims", "--list")
     assert (code, err) == (0, "")

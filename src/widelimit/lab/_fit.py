@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 PRIOR_DOF = 4.0
 
@@ -60,6 +59,8 @@ def fit_points(
     scatter more than their errors say (curvature included).  The interval is normal where errors are given
     (they rest on many seeds), Student's t where they come from the scatter of the points alone.
     """  # fmt: skip
+    from scipy import special  # here: figures are named, and settings refused, without loading it
+
     x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
     keep = upper_part(x) if upper else slice(None)
     x, y = x[keep], y[keep]
@@ -77,7 +78,7 @@ def fit_points(
     inflate = scale if not known else max(1.0, scale)
     error = float(np.sqrt(inflate / spread))
     tail = 0.5 + level / 2
-    quantile = float(stats.norm.ppf(tail) if known or dof < 1 else stats.t.ppf(tail, dof))
+    quantile = float(special.ndtri(tail) if known or dof < 1 else special.stdtrit(dof, tail))
     return {
         "slope": slope,
         "se": error,

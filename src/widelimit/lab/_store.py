@@ -71,6 +71,28 @@ def _read_json(path: pathlib.Path) -> dict[str, Any] | None:
     return document if isinstance(document, dict) else None
 
 
+def _contents(path: pathlib.Path) -> list[str]:
+    return [p.name for p in path.iterdir() if not p.name.startswith(TEMPORARY)]
+
+
+def check_place(path: pathlib.Path) -> None:
+    """Raise OutputError if there is a file, or a directory with things that the lab did not write."""
+    path = path.expanduser()
+    try:
+        if path.exists() and not path.is_dir():
+            raise OutputError(f"{str(path)!r} is a file; --out must be a directory.")
+        present = _contents(path) if path.exists() else []
+    except OutputError:
+        raise
+    except OSError as error:
+        raise OutputError(f"cannot use {str(path)!r} as --out: {error.strerror or error}.") from error
+    if present and MARKER not in present:
+        raise OutputError(
+            f"{str(path)!r} is not empty and was not made by widelimit lab (it holds {min(present)!r}); "
+            "give a new or empty directory."
+        )
+
+
 class Store:
     """Finished experiments of one run, in memory or in a directory.
 
@@ -87,18 +109,12 @@ class Store:
             self._open(self.path)
 
     def _open(self, path: pathlib.Path) -> None:
-        if path.exists() and not path.is_dir():
-            raise OutputError(f"{str(path)!r} is a file; --out must be a directory.")
+        check_place(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
-            present = [p.name for p in path.iterdir() if not p.name.startswith(TEMPORARY)]
+            present = _contents(path)
         except OSError as error:
             raise OutputError(f"cannot use {str(path)!r} as --out: {error.strerror or error}.") from error
-        if present and MARKER not in present:
-            raise OutputError(
-                f"{str(path)!r} is not empty and was not made by widelimit lab (it holds {min(present)!r}); "
-                "give a new or empty directory."
-            )
         if present:
             self._check_marker(path)
         else:
