@@ -31,7 +31,6 @@ from mpmath import mp, mpf
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "tests"))
 
 import oracle
-
 import widelimit as wl
 from widelimit import nn
 
@@ -39,7 +38,7 @@ TARGETS = {"float32": 1e-5, "float64": 1e-12}
 ANGLES = [0.0, 1e-8, 1e-6, 1e-4, 1e-3, 1e-2, 0.1, 1.0, np.pi - 1e-3, np.pi]
 LABELS = ["0", "1e-8", "1e-6", "1e-4", "1e-3", "1e-2", "0.1", "1", "pi-1e-3", "pi", "zero", "diag"]
 ROOT2 = float(np.float32(2**0.5))
-# name -> (our layer, the oracle's moments, W_std); exact in float32, and such that thirty layers neither die nor blow up
+# name -> (our layer, the oracle's moments, W_std); exact in float32; thirty layers neither die nor blow up
 ACTIVATIONS = {
     "relu": (nn.Relu(), oracle.relu(), ROOT2),
     "leaky": (nn.LeakyRelu(0.25), oracle.leaky_relu(0.25), 1.375),
@@ -177,7 +176,9 @@ def derivatives(options) -> bool:
                     row = _derivative_errors(name, moments, which, p, q, v, W_std, b)
                     all_met &= max(row) <= 1e-9
                     shown = "".join(f"{e:>10.1e}" for e in row)
-                    print(f"{name:<11}{b:>7} {place:<12}{which:<7}{shown}  {'' if max(row) <= 1e-9 else 'NO'}", flush=True)
+                    print(
+                        f"{name:<11}{b:>7} {place:<12}{which:<7}{shown}  {'' if max(row) <= 1e-9 else 'NO'}", flush=True
+                    )
     return all_met
 
 
@@ -190,9 +191,9 @@ def _derivative_errors(name, moments, which, p, q, v, W_std, b):
         got = jax.jit(jax.grad(ours, (0, 1, 2)))(0.0, W_std, b)
         got = [float(g) for g in got]
 
-    def truth(t=mpf(0), w=mpf(W_std), c=mpf(b)):
-        moved = [mpf(float(a)) + t * mpf(float(s)) for a, s in zip(p, v, strict=True)]
-        pair = oracle.fully_connected(moments, moved, [float(a) for a in q], depth=3, W_std=w, b_std=c)
+    def truth(t=0, w=W_std, c=b):
+        moved = [mpf(float(a)) + mpf(t) * mpf(float(s)) for a, s in zip(p, v, strict=True)]
+        pair = oracle.fully_connected(moments, moved, [float(a) for a in q], depth=3, W_std=mpf(w), b_std=mpf(c))
         return getattr(pair, which)
 
     with mp.workdps(160):
@@ -203,7 +204,7 @@ def _derivative_errors(name, moments, which, p, q, v, W_std, b):
         ]
         size = abs(truth())
         return [
-            float(abs(mpf(g) - s) / max(abs(s), size)) if np.isfinite(g) and max(abs(s), size) else float(not g == s)
+            float(abs(mpf(g) - s) / max(abs(s), size)) if np.isfinite(g) and max(abs(s), size) else float(g != s)
             for g, s in zip(got, slopes, strict=True)
         ]
 

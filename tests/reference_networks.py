@@ -38,7 +38,8 @@ def module(layer: dict) -> nn.Module:
     kinds = {
         "relu": nn.Relu, "erf": nn.Erf, "sin": nn.Sin, "cos": nn.Cos, "abs": nn.Abs, "gabor": nn.Gabor,
         "ab_relu": nn.ABRelu, "sign": nn.Sign, "exp": nn.Exp, "hermite": nn.Hermite, "monomial": nn.Monomial,
-        "rectified_monomial": nn.RectifiedMonomial, "gelu": nn.Gelu, "identity": nn.Identity, "layer_norm": nn.LayerNorm,
+        "rectified_monomial": nn.RectifiedMonomial, "gelu": nn.Gelu, "identity": nn.Identity,
+        "layer_norm": nn.LayerNorm,
     }  # fmt: skip
     return kinds[op](**arguments)
 

@@ -12,9 +12,7 @@ MEASURE = "import time; start = time.process_time(); import {}; print(time.proce
 
 
 def seconds(module: str) -> float:
-    run = subprocess.run(
-        [sys.executable, "-c", MEASURE.format(module)], capture_output=True, text=True, check=True
-    )
+    run = subprocess.run([sys.executable, "-c", MEASURE.format(module)], capture_output=True, text=True, check=True)
     return float(run.stdout)
 
 

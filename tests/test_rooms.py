@@ -80,9 +80,7 @@ def violations(path: pathlib.Path, text: str) -> list[str]:
                 out.append(f"{where}: {room} works on plain results")
         elif other in ROOMS:
             if other != room and (room is None or other not in ROOMS[room]):
-                out.append(
-                    f"{where}: {room or relative} may import {sorted(ROOMS.get(room or '', ())) or 'no room'}"
-                )
+                out.append(f"{where}: {room or relative} may import {sorted(ROOMS.get(room or '', ())) or 'no room'}")
             elif other != room and any(part.startswith("_") for part in parts[2:]):
                 out.append(f"{where}: private to {other}")
         elif room is not None and other not in {"__version__", None}:

@@ -27,9 +27,7 @@ _ROOM_OF = {
     **dict.fromkeys(("empirical_ntk", "linearize", "taylor"), "empirical"),
     "UnknownLimitError": "fields",
     **dict.fromkeys(("gram", "gram_diag"), "gram"),
-    **dict.fromkeys(
-        ("Kernel", "Kernels", "Limit", "Normal", "kernels", "limit", "nngp", "normal", "ntk"), "trace"
-    ),
+    **dict.fromkeys(("Kernel", "Kernels", "Limit", "Normal", "kernels", "limit", "nngp", "normal", "ntk"), "trace"),
 }
 
 

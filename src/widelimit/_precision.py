@@ -1,12 +1,14 @@
-"""Float64 without the global flag: one context manager, on every supported JAX."""
+"""Where JAX's versions differ: 64-bit types without the global flag, and the type of a value being traced."""
 
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
+from typing import Any
 
 import jax
+import jax.core
 
-__all__ = ["enable_x64"]
+__all__ = ["enable_x64", "is_traced"]
 
 
 def enable_x64(enabled: bool = True) -> AbstractContextManager[None]:
@@ -17,6 +19,10 @@ def enable_x64(enabled: bool = True) -> AbstractContextManager[None]:
     if hasattr(jax, "enable_x64"):
         return jax.enable_x64(enabled)
     # Older JAX spells the same public context manager under `jax.experimental`.
-    from jax.experimental import enable_x64 as experimental_enable_x64
+    experimental: Any = __import__("jax.experimental", fromlist=["enable_x64"])
+    return experimental.enable_x64(enabled)
 
-    return experimental_enable_x64(enabled)
+
+def is_traced(x: Any) -> bool:
+    """Whether x stands for a value that is not known yet (inside `jit`, `grad`, `vmap`, ...)."""
+    return isinstance(x, jax.core.Tracer)

@@ -113,10 +113,7 @@ def test_claims(run):
 def test_verify_says_in_its_exit_code_whether_a_claim_falls_short(run, directory):
     code, out, _ = run("verify", "--results", directory())
     assert code == 1
-    assert (
-        "✗ falls short" in out
-        and "16 of 17 claims judged hold; claim 5b falls short. 1 was not judged." in out
-    )
+    assert "✗ falls short" in out and "16 of 17 claims judged hold; claim 5b falls short. 1 was not judged." in out
     assert "−0.48 [−0.52, −0.44]" in out and "5b: Claim 5b" in out
     assert run("verify", "--results", directory(), "--claims", "2,3")[0] == 0
     assert run("verify", "--results", directory(), "--claims", "2", "5B")[0] == 1
@@ -139,9 +136,7 @@ def test_fig_from_results(run, directory, tmp_path):
     code, out, err = run("fig", "f3", "--results", directory(), "--out", tmp_path / "here")
     assert (code, err) == (0, "")
     assert sorted(p.name for p in (tmp_path / "here").iterdir()) == ["F3.pdf", "F3.svg"]
-    assert (
-        out.startswith("F3  Kernels at initialisation\n") and "slope −0.50 [−0.54, −0.46]; theory −½" in out
-    )
+    assert out.startswith("F3  Kernels at initialisation\n") and "slope −0.50 [−0.54, −0.46]; theory −½" in out
 
 
 @pytest.mark.parametrize("kind", ["svg", "pdf", "png"])
@@ -206,7 +201,7 @@ def test_an_interrupt_that_was_swallowed_is_raised_at_the_next_event():
         "seconds_left": None,
     }
     before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt), LabProgress() as progress:
+    with pytest.raises(KeyboardInterrupt), LabProgress() as progress:  # noqa: PT012
         with contextlib.suppress(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
         progress(event)
@@ -215,8 +210,12 @@ def test_an_interrupt_that_was_swallowed_is_raised_at_the_next_event():
 
 def test_a_reader_that_stops_early_is_no_error():
     done = subprocess.run(
-        f"{sys.executable} -m widelimit.cli claims --long | head -n 1", shell=True, capture_output=True, text=True, check=True
-    )  # fmt: skip
+        f"{sys.executable} -m widelimit.cli claims --long | head -n 1",
+        shell=True,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert done.stdout.count("\n") == 1 and done.stderr == ""
 
 

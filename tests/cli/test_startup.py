@@ -15,9 +15,7 @@ SLOW = ("jax", "scipy", "sklearn", "matplotlib")
 
 
 def python(code: str, *arguments: str, cwd: pathlib.Path | None = None) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True, cwd=cwd
-    )
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True, cwd=cwd)
     return done.stdout
 
 

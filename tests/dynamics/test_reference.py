@@ -71,9 +71,7 @@ def test_ensemble(data, name, on, t):
     suffix = f"t{'inf' if t is None else t}"
     scale = np.abs(z["nngp_tt"]).max()
     np.testing.assert_allclose(out.mean, z[f"{name}/ntk_{on}_mean_{suffix}"], rtol=1e-8, atol=1e-8)
-    np.testing.assert_allclose(
-        out.covariance, z[f"{name}/ntk_{on}_cov_{suffix}"], rtol=1e-8, atol=1e-8 * scale
-    )
+    np.testing.assert_allclose(out.covariance, z[f"{name}/ntk_{on}_cov_{suffix}"], rtol=1e-8, atol=1e-8 * scale)
 
 
 @pytest.mark.parametrize("name", ["gp0", "gp1", "gp2"])
@@ -84,9 +82,7 @@ def test_posterior(data, name):
     out = wl.posterior(z["nngp_dd"], z["y_train"], **nngp, **_ridge(args))
     np.testing.assert_allclose(out.mean, z[f"{name}/nngp_mean"], rtol=1e-8, atol=1e-8)
     np.testing.assert_allclose(out.covariance, z[f"{name}/nngp_cov"], rtol=1e-8, atol=1e-8)
-    ntkgp = wl.posterior(
-        z["ntk_dd"], z["y_train"], nngp_test=z["ntk_td"], nngp_test_test=z["ntk_tt"], **_ridge(args)
-    )
+    ntkgp = wl.posterior(z["ntk_dd"], z["y_train"], nngp_test=z["ntk_td"], nngp_test_test=z["ntk_tt"], **_ridge(args))
     np.testing.assert_allclose(ntkgp.mean, z[f"{name}/ntkgp_mean"], rtol=1e-8, atol=1e-8)
     np.testing.assert_allclose(ntkgp.covariance, z[f"{name}/ntkgp_cov"], rtol=1e-8, atol=1e-8)
     ensemble = wl.ntk_ensemble(

@@ -51,9 +51,7 @@ def test_expansions(reference):
     z, params = reference
     moved = [p + jnp.asarray(z[f"mlp/dparam{i}"]) for i, p in enumerate(params)]
     x = jnp.asarray(z["mlp/x1"])
-    np.testing.assert_allclose(
-        wl.linearize(mlp, params)(moved, x), z["mlp/linearize_x1"], rtol=1e-10, atol=1e-12
-    )
+    np.testing.assert_allclose(wl.linearize(mlp, params)(moved, x), z["mlp/linearize_x1"], rtol=1e-10, atol=1e-12)
     for order in (2, 3):
         out = wl.taylor(mlp, params, order=order)(moved, x)
         np.testing.assert_allclose(out, z[f"mlp/taylor{order}_x1"], rtol=1e-10, atol=1e-12)

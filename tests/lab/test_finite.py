@@ -115,9 +115,7 @@ def test_linearised_outputs_and_measures():
         f = f - r.learning_rate * r.K0 @ (f[:6] - y)
     np.testing.assert_allclose(r.record.f_linear[-1], f, atol=1e-4)
     assert r.record.drift[0] == pytest.approx(0, abs=1e-6)
-    assert r.record.drift[-1] == pytest.approx(
-        np.linalg.norm(r.KT - r.K0[:6]) / np.linalg.norm(r.K0[:6]), rel=1e-4
-    )
+    assert r.record.drift[-1] == pytest.approx(np.linalg.norm(r.KT - r.K0[:6]) / np.linalg.norm(r.K0[:6]), rel=1e-4)
     assert r.record.lambda_max[0] * r.learning_rate == pytest.approx(1, rel=1e-4)
     assert np.all(r.change_operator <= r.record.change[-1] * (1 + 1e-4))
     assert np.all(r.size_operator <= r.size * (1 + 1e-4))

@@ -55,7 +55,7 @@ def step() -> Moments:
 
 
 def erf(a: float = 1.0, b: float = 1.0, c: float = 0.0) -> Moments:
-    """``a erf(b z) + c`` (Williams 1997): erf(z) = 2 P(n < sqrt(2) z) - 1 turns the mean into an orthant probability."""
+    """``a erf(b z) + c`` (Williams 1997): erf(z) = 2 P(n < sqrt(2) z) - 1 makes the mean an orthant probability."""
 
     def moments(p, q, k):
         B = 2 * mpf(b) ** 2

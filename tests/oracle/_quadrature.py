@@ -94,7 +94,7 @@ def _normal(z):
 
 
 def _elu_like(scale: Callable[[], mpf], alpha: Callable[[], mpf], digits: int) -> Moments:
-    """``scale (z if z > 0 else alpha (exp(z) - 1))``: the mean over v given u is closed; the one over u is split at 0."""
+    """``scale (z if z > 0 else alpha (exp(z) - 1))``: the mean over v given u is closed, the one over u split at 0."""
 
     def value_given(mean, std):
         if std == 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import numpy as np
@@ -61,8 +62,8 @@ COVARIANCES = [(1.25, 0.5, 0.375), (0.75, 2.0, -1.0), (1.0, 1.0, 0.0)]
 def panels(cuts: list[np.ndarray], order: int = 80) -> tuple[np.ndarray, np.ndarray]:
     """Gauss-Legendre nodes and weights (last axis) on each interval between neighbouring cuts."""
     t, w = np.polynomial.legendre.leggauss(order)
-    middle = [(a + b) / 2 for a, b in zip(cuts, cuts[1:], strict=False)]
-    half = [(b - a) / 2 for a, b in zip(cuts, cuts[1:], strict=False)]
+    middle = [(a + b) / 2 for a, b in itertools.pairwise(cuts)]
+    half = [(b - a) / 2 for a, b in itertools.pairwise(cuts)]
     nodes = np.concatenate(
         [np.asarray(m)[..., None] + np.asarray(h)[..., None] * t for m, h in zip(middle, half, strict=True)],
         -1,
@@ -78,9 +79,7 @@ def plane(f, p: float, q: float, k: float) -> float:
     across = np.sqrt(q - along**2)
     z1, w1 = panels([np.array(c) for c in (-reach, -reach / 2, 0.0, reach / 2, reach)])
     kink = np.clip(-along * z1 / across, -reach, reach)
-    z2, w2 = panels(
-        [np.full_like(z1, -reach), (kink - reach) / 2, kink, (kink + reach) / 2, np.full_like(z1, reach)]
-    )
+    z2, w2 = panels([np.full_like(z1, -reach), (kink - reach) / 2, kink, (kink + reach) / 2, np.full_like(z1, reach)])
     return float(np.sum(w1 * f(a * z1) * np.sum(w2 * f(along * z1[:, None] + across * z2), -1)))
 
 
@@ -126,9 +125,7 @@ def test_equal_and_opposite_arguments(name):
 @pytest.mark.parametrize("angle", [0.0, 1e-8, 1e-3, np.pi - 1e-3, np.pi])
 def test_fifty_digits_survive_thirty_layers(make, angle):
     x1, x2 = [1.0, 0.0, 0.0], [float(np.cos(angle)), float(np.sin(angle)), 0.0]
-    few, many = (
-        oracle.fully_connected(make(), x1, x2, depth=30, W_std=1.5, digits=digits) for digits in (60, 120)
-    )
+    few, many = (oracle.fully_connected(make(), x1, x2, depth=30, W_std=1.5, digits=digits) for digits in (60, 120))
     with mp.workdps(200):
         for a, b in zip(few, many, strict=True):
             assert abs(a - b) <= mpf(10) ** -50 * abs(b)

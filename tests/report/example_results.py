@@ -139,9 +139,7 @@ def _f9(_):
     def panel(title, floor):
         names = [("network, N = 1024", "points", 0), ("linearised", "line", 1), ("closed form, own K̂", "dashed", 2),
                  ("infinite kernel", "dotted", 3)]  # fmt: skip
-        series = [
-            _series(n, s, t, 5 * np.exp(-t / 20) * (1 + 0.03 * g) + floor, group=g) for n, s, g in names
-        ]
+        series = [_series(n, s, t, 5 * np.exp(-t / 20) * (1 + 0.03 * g) + floor, group=g) for n, s, g in names]
         return _lines(title, "time t = η · step", "mean squared error", series, "log log")
 
     return _figure("F9", "Four ways to the same losses", "The four curves coincide.", ["5", "5b", "9"],
@@ -167,9 +165,7 @@ def _f11(rng):
 
 def _f12(rng):
     i = np.arange(1, 65)
-    nets = [
-        _series(f"NTK, N = {w}", "line", i, 30 * i**-1.4 * (1 + 3 / w**0.5), shade=s) for w, s in _shades()
-    ]
+    nets = [_series(f"NTK, N = {w}", "line", i, 30 * i**-1.4 * (1 + 3 / w**0.5), shade=s) for w, s in _shades()]
     rest = [_series("NTK, N = ∞", "dashed", i, 30 * i**-1.4), _series("NNGP", "line", i, 8 * i**-1.5, group=1),
             _series("Laplace", "line", i, 25 * i**-1.2, group=2)]  # fmt: skip
     cond = [_points("NTK", -0.1, 500, 0, rng)]
@@ -220,14 +216,9 @@ def _f16(rng):
         bump = 20 * np.exp(-((step - 12) ** 2) / 40) * (e > 2)
         values = np.where((e > 6) & (step > 10), np.nan, 8 * np.exp(-step / 15) + 1e-5 + bump)
         losses.append(_series(f"ηλ = {e:g}", "line", step, values, shade=g / 6))
-        sharp.append(
-            _series(f"ηλ = {e:g}", "line", step, np.minimum(e, e + (1.6 - e) * (step > 15)), shade=g / 6)
-        )
+        sharp.append(_series(f"ηλ = {e:g}", "line", step, np.minimum(e, e + (1.6 - e) * (step > 15)), shade=g / 6))
     heat = np.array(
-        [
-            [e / w * 20 if e < 2 else 0.3 + e / 20 if e < 6 else np.nan for w in (64, 128, 256, 512)]
-            for e in etas
-        ]
+        [[e / w * 20 if e < 2 else 0.3 + e / 20 if e < 6 else np.nan for w in (64, 128, 256, 512)] for e in etas]
     )
     ticks = {"xticks": [{"at": i, "label": str(w)} for i, w in enumerate((64, 128, 256, 512))],
              "yticks": [{"at": i, "label": f"{e:g}"} for i, e in enumerate(etas)], "xlabel": "width N",
@@ -240,9 +231,7 @@ def _f16(rng):
 
 
 def _claim(name):
-    slope = {"2": -0.5, "3": -1.0, "5": -1.0, "5b": -0.5, "6": -0.5, "7": -0.5, "8": -0.5, "14": 1.0}.get(
-        name
-    )
+    slope = {"2": -0.5, "3": -1.0, "5": -1.0, "5b": -0.5, "6": -0.5, "7": -0.5, "8": -0.5, "14": 1.0}.get(name)
     verdict = "falls short" if name == "5b" else "not judged" if name == "12" else "holds"
     measured = None if slope is None else _fit(slope + 0.02, "relative error")
     return {

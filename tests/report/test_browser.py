@@ -59,9 +59,7 @@ def test_the_page_loads_without_console_messages(browser, results, written):
 def test_nothing_is_wider_than_the_screen(browser, written, tmp_path):
     """Frames of the widths of telephones and of a screen around the page report how wide its contents are."""
     page = written[0].read_text(encoding="utf-8").replace("default-src 'none'", "default-src 'unsafe-inline'")
-    script = (
-        "<script>document.title = innerWidth + ' ' + document.documentElement.scrollWidth</script></body>"
-    )
+    script = "<script>document.title = innerWidth + ' ' + document.documentElement.scrollWidth</script></body>"
     (tmp_path / "inner.html").write_text(page.replace("</body>", script), encoding="utf-8")
     (tmp_path / "outer.html").write_text(
         "<!DOCTYPE html>"

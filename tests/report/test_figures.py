@@ -168,9 +168,7 @@ def test_inline_svg_has_unique_ids_variables_and_no_network(results):
 
 
 def test_save_figure(results, tmp_path):
-    written = report.save_figure(
-        report.draw(results["figures"]["F3"]), tmp_path, "F3", kinds=("svg", "pdf", "png")
-    )
+    written = report.save_figure(report.draw(results["figures"]["F3"]), tmp_path, "F3", kinds=("svg", "pdf", "png"))
     heads = [p.read_bytes()[:5] for p in written]
     assert [p.name for p in written] == ["F3.svg", "F3.pdf", "F3.png"]
     assert heads == [b"<?xml", b"%PDF-", b"\x89PNG\r"]

@@ -53,9 +53,7 @@ def test_the_page_is_sound_self_contained_and_small(written):
     text = written[0].read_text(encoding="utf-8")
     check(text)
     assert len(text.encode()) < 5_000_000
-    assert (
-        "<script" not in text and "http://" not in text and "https://" not in text and "@import" not in text
-    )
+    assert "<script" not in text and "http://" not in text and "https://" not in text and "@import" not in text
     assert "default-src 'none'" in text and 'name="viewport"' in text and "prefers-color-scheme:dark" in text
 
 
@@ -112,11 +110,7 @@ def test_write_report(results, written):
 
 def test_save_figures(few, tmp_path):
     names = [p.name for p in report.save_figures(few, tmp_path / "new")]
-    assert (
-        names
-        == ["F3.svg", "F3.pdf", "F5.svg", "F5.pdf"]
-        == [n for n in names if (tmp_path / "new" / n).exists()]
-    )
+    assert names == ["F3.svg", "F3.pdf", "F5.svg", "F5.pdf"] == [n for n in names if (tmp_path / "new" / n).exists()]
 
 
 def test_read_results(results, tmp_path):

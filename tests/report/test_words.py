@@ -64,9 +64,7 @@ def test_marked_up():
     assert marked_up("‖K_t − K_0‖_F ~ N^-½ & λ_max < 3") == (
         "‖K<sub>t</sub> − K<sub>0</sub>‖<sub>F</sub> ~ N<sup>−½</sup> &amp; λ<sub>max</sub> &lt; 3"
     )
-    assert marked_up("N^-0.5, e^{-ηλ t}, f_t^∞") == (
-        "N<sup>−0.5</sup>, e<sup>−ηλ t</sup>, f<sub>t</sub><sup>∞</sup>"
-    )
+    assert marked_up("N^-0.5, e^{-ηλ t}, f_t^∞") == ("N<sup>−0.5</sup>, e<sup>−ηλ t</sup>, f<sub>t</sub><sup>∞</sup>")
     assert marked_up("sup_t ‖∇²f‖_op, ∇²_θ f, μ_T, I_out, K_NNGP") == (
         "sup<sub>t</sub> ‖∇²f‖<sub>op</sub>, ∇²<sub>θ</sub> f, μ<sub>T</sub>, I<sub>out</sub>, K<sub>NNGP</sub>"
     )

@@ -33,8 +33,7 @@ def _tolerance(name: str) -> float:
 def _parameters():
     # 50 layers take longer than all the others together
     return [
-        pytest.param(e, id=e["name"], marks=[pytest.mark.slow] if e["name"] == "fc_relu_50" else [])
-        for e in _cases()
+        pytest.param(e, id=e["name"], marks=[pytest.mark.slow] if e["name"] == "fc_relu_50" else []) for e in _cases()
     ]
 
 

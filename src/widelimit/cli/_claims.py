@@ -9,14 +9,14 @@ from cyclopts import Parameter
 
 def claims(
     *,
-    list: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    all_lines: Annotated[bool, Parameter(name="--list", negative="", show_default=False)] = False,
     long: Annotated[bool, Parameter(negative="", show_default=False)] = False,
 ) -> int:
     """The claims that 'widelimit lab' judges.
 
     Parameters
     ----------
-    list
+    all_lines
         One line a claim (this is also what happens without it).
     long
         Also what the post says, what is checked, and the band it must lie in.

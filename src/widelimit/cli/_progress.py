@@ -68,13 +68,9 @@ class LabProgress:
         if self.interrupted:
             raise KeyboardInterrupt
         what = f"{event['job_index']}/{event['jobs']} {event['title']}" if event["title"] else "done"
-        self.bar.update(
-            self.task, completed=event["fraction"], description=what, left=event.get("seconds_left")
-        )
+        self.bar.update(self.task, completed=event["fraction"], description=what, left=event.get("seconds_left"))
         if event["event"] == "failed":
-            self.console.print(
-                f"{what}: failed. {event['message']}", style="red", markup=False, soft_wrap=True
-            )
+            self.console.print(f"{what}: failed. {event['message']}", style="red", markup=False, soft_wrap=True)
         elif self.lines and event["event"] in ("done", "resumed"):
             tail = " (from an earlier start)" if event["event"] == "resumed" else ""
             print(what + tail, file=sys.stderr, flush=True)

@@ -60,7 +60,5 @@ def _chosen(document: dict, claims: list[str] | None) -> dict:
     there = [c["id"] for c in document["claims"]]
     unknown = sorted(wanted - {c.lower() for c in there})
     if unknown or not wanted:
-        raise InputError(
-            f"--claims: {', '.join(unknown) or 'nothing'} is not in these results: {', '.join(there)}."
-        )
+        raise InputError(f"--claims: {', '.join(unknown) or 'nothing'} is not in these results: {', '.join(there)}.")
     return {**document, "claims": [c for c in document["claims"] if c["id"].lower() in wanted]}

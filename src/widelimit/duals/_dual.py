@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,11 +18,11 @@ class Pair(NamedTuple):
     ``p = s + k`` with ``s = sqrt(v1 v2)``, else None.  Arrays that broadcast against each other.
     """
 
-    k: jax.Array
-    v1: jax.Array
-    v2: jax.Array
-    m: jax.Array | None = None
-    p: jax.Array | None = None
+    k: Any
+    v1: Any
+    v2: Any
+    m: Any = None
+    p: Any = None
 
     def with_gap(self) -> Pair:
         """The same pair with m and p, from the difference where they were not known."""
@@ -55,7 +55,7 @@ class Dual:
         raise NotImplementedError
 
     def gap(self, pair: Pair):
-        """``(m', p')`` of the image, ``s' -+ K`` with ``s' = sqrt(E[phi(u)^2] E[phi(v)^2])``; None: not known exactly."""
+        """``(m', p') = s' -+ K`` of the image, ``s' = sqrt(E[phi(u)^2] E[phi(v)^2])``; None: not known exactly."""
         return
 
     def mean(self, v):

@@ -16,7 +16,7 @@ __all__ = ["PiecewiseLinear", "piecewise_linear_cross"]
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
 def _kernel(aa, bb, k, v1, v2, m, p):
-    # E[(alpha1 u + beta1 |u|)(alpha2 v + beta2 |v|)] with aa = alpha1 alpha2, bb = beta1 beta2: the mixed terms are odd.
+    # E[(alpha1 u + beta1 |u|)(alpha2 v + beta2 |v|)], aa = alpha1 alpha2, bb = beta1 beta2: the mixed terms are odd.
     s, near, h2 = half_angle(v1, v2, m, p)
     _, g = theta_and_g(h2)
     return s * (jnp.where(near, bb + aa, bb - aa) * (1 - 2 * h2) + (2 / jnp.pi) * bb * g)
@@ -24,7 +24,7 @@ def _kernel(aa, bb, k, v1, v2, m, p):
 
 @_kernel.defjvp
 def _kernel_jvp(aa, bb, primals, tangents):
-    k, v1, v2, m, p = primals
+    _k, v1, v2, m, p = primals
     dk, dv1, dv2, _, _ = tangents
     D = _derivative(aa, bb, *primals)
     # E[phi'' psi] = (2/pi) beta1 beta2 sqrt(v2/v1) sin(theta), with s sin(theta) = sqrt(m p)
@@ -58,9 +58,7 @@ def _derivative_jvp(aa, bb, primals, tangents):
     return _derivative(aa, bb, *primals), jnp.where(safe, (2 / jnp.pi) * bb * slope, 0)
 
 
-def piecewise_linear_cross(
-    first: PiecewiseLinear, second: PiecewiseLinear, pair: Pair, derivative: bool = False
-):
+def piecewise_linear_cross(first: PiecewiseLinear, second: PiecewiseLinear, pair: Pair, derivative: bool = False):
     """``E[phi(u) psi(v)]`` (or of the derivatives) of two piecewise-linear functions."""
     rule = _derivative if derivative else _kernel
     arrays = jnp.broadcast_arrays(*pair.with_gap())
@@ -100,7 +98,7 @@ class PiecewiseLinear(Dual):
 
     def gap(self, pair):
         aa, bb = self.alpha**2, self.beta**2
-        k, v1, v2, m, p = pair.with_gap()
+        _k, v1, v2, m, p = pair.with_gap()
         if not bb:
             return aa * m, aa * p
         s, near, h2 = half_angle(v1, v2, m, p)

@@ -32,21 +32,19 @@ def _clean(value: float) -> float:
     return rounded if abs(rounded - value) <= 4e-15 * max(1.0, abs(value)) else value
 
 
-def _piecewise_linear(f, at):
+def _piecewise_linear(f, at, function):
     right, left = at(1.0), at(-1.0)
     return PiecewiseLinear(_clean((right - left) / 2), _clean((right + left) / 2))
 
 
-def _step(f, at):
+def _step(f, at, function):
     right, left = at(1.0), at(-1.0)
     return Step(_clean((right + left) / 2), _clean((right - left) / 2))
 
 
-def _polynomial(f, at):
+def _polynomial(f, at, function):
     nodes = 2 * np.cos(np.pi * (np.arange(_DEGREE + 1) + 0.5) / (_DEGREE + 1))
-    c = np.polynomial.Chebyshev.fit(nodes, f(nodes), _DEGREE, domain=[-2, 2]).convert(
-        kind=np.polynomial.Polynomial
-    )
+    c = np.polynomial.Chebyshev.fit(nodes, f(nodes), _DEGREE, domain=[-2, 2]).convert(kind=np.polynomial.Polynomial)
     size = np.abs(c.coef).max()
     coefficients = [_clean(a) if abs(a) > 1e-12 * size else 0.0 for a in c.coef]
     while len(coefficients) > 1 and coefficients[-1] == 0:
@@ -54,13 +52,13 @@ def _polynomial(f, at):
     return Polynomial(tuple(coefficients))
 
 
-def _rectified(f, at):
+def _rectified(f, at, function):
     a, b = at(1.0), at(2.0)
     n = round(math.log2(b / a))
     return RectifiedMonomial(n, _clean(a)) if n >= 1 else None
 
 
-def _erf(f, at):
+def _erf(f, at, function):
     from scipy import special  # here: `import widelimit` must stay quick
 
     top, bottom = at(1e3), at(-1e3)
@@ -70,7 +68,7 @@ def _erf(f, at):
     return Erf(_clean(a), _clean(b), _clean(c) if abs(c) > 1e-15 else 0.0)
 
 
-def _gelu(f, at):
+def _gelu(f, at, function):
     from scipy import special
 
     a = at(1.0) - at(-1.0)
@@ -100,8 +98,7 @@ def _gaussian(f, at, function):
     return Gaussian(_clean(at(0.0)), _clean(b)) if b > 0 else None
 
 
-_CANDIDATES = (_piecewise_linear, _step, _polynomial, _rectified, _erf, _gelu)
-_SMOOTH = (_sine, _exponential, _gaussian)
+_CANDIDATES = (_piecewise_linear, _step, _polynomial, _rectified, _erf, _gelu, _sine, _exponential, _gaussian)
 
 
 def recognise(function: Callable) -> Dual:
@@ -119,10 +116,10 @@ def recognise(function: Callable) -> Dual:
 
         values = f(_POINTS)
         tolerance = _TOLERANCE * np.maximum(np.abs(values), 1e-3 * np.abs(values).max())
-        for candidate in _CANDIDATES + _SMOOTH:
+        for candidate in _CANDIDATES:
             try:
                 with np.errstate(all="ignore"):
-                    dual = candidate(f, at) if candidate in _CANDIDATES else candidate(f, at, function)
+                    dual = candidate(f, at, function)
                     if dual is None:
                         continue
                     guess = np.asarray(dual(jnp.asarray(_POINTS)))

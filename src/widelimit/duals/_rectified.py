@@ -91,9 +91,7 @@ def _arc_cosine(n: int) -> tuple[tuple[Fraction, ...], tuple[Fraction, ...]]:
         return (Fraction(0),), (Fraction(1),)
     A0, B0 = _arc_cosine(n - 1)
     B = [Fraction(0)] + [n * n * b / (j + 1) for j, b in enumerate(B0)]
-    if (
-        n % 2 == 0
-    ):  # B is even: its constant term is J_n(-1) = 0 at c = -1 in disguise, found from E[u+^n]^2 at c = 0
+    if n % 2 == 0:  # B is even: its constant term is J_n(-1) = 0 at c = -1 in disguise, found from E[u+^n]^2 at c = 0
         # J_n(c=0) = 2 pi E[u+^n]^2 = A(0) + B(0) pi/2 with rational A(0), and E[u+^n] = (n-1)!!/2 rational for even n
         B[0] = Fraction(math.prod(range(n - 1, 0, -2))) ** 2
     rhs = [Fraction(0)] * (n + 3)
@@ -131,9 +129,7 @@ class RectifiedMonomial(Dual):
         c = jnp.where(s > 0, pair.k / jnp.where(s > 0, s, 1), 0)
         A, B = ([float(x) for x in poly] for poly in _arc_cosine(n))
         sine = jnp.sin(theta)
-        J = sine * sum(a * c**j for j, a in enumerate(A)) + (jnp.pi - theta) * sum(
-            b * c**j for j, b in enumerate(B)
-        )
+        J = sine * sum(a * c**j for j, a in enumerate(A)) + (jnp.pi - theta) * sum(b * c**j for j, b in enumerate(B))
         return s**n * J / (2 * jnp.pi)
 
     def kernel(self, pair):

@@ -171,7 +171,7 @@ class Series(Dual):
         """Parseval's defect relative to ``E[phi^2]``, and the same of phi': bounds on the relative error at u = v."""
         out = []
         for f, jumps in ((self.function, self.jumps), (derivative(self.function), self.derivative_jumps)):
-            r, c = _coefficients(f, jumps, v)
+            r, _c = _coefficients(f, jumps, v)
             whole = moment(lambda z, f=f: f(z) ** 2, v)
             tail = _remainder_tail(f, jumps, r, v)
             out.append(tail / jnp.maximum(whole, jnp.finfo(whole.dtype).tiny))

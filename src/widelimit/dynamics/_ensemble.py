@@ -56,8 +56,8 @@ def ntk_ensemble(
         mean = A_t Y,    covariance = K_xx + A_t K_XX A_t^T - (A_t K_Xx + K_xX A_t^T).
 
     ntk, nngp: (n, n) of the training points; ntk_test, nngp_test: (m, n) test by training; nngp_test_test: (m, m).
-    t in [0, infinity]; other arguments as in `flow`.  Passing the NNGP for the NTK gives networks of which only the last
-    layer is trained.  Source: Lee et al. 2019, eq. 14-16.
+    t in [0, infinity]; other arguments as in `flow`.  Passing the NNGP for the NTK gives networks of which only the
+    last layer is trained.  Source: Lee et al. 2019, eq. 14-16.
     """
     F = Flow(ntk, Y, loss, learning_rate, ridge, ridge_relative, None)
     n, m = len(F.Y), np.shape(ntk_test)[0]

@@ -33,9 +33,7 @@ def ridge_of(K, ridge: float, relative: bool) -> float:
 def rate_of(loss: str, learning_rate: float, size: int) -> float:
     """Factor of K in ``df/dt``: the learning rate, divided by the number of targets for the mean loss."""
     if loss not in ("sum", "mean"):
-        raise ValueError(
-            f'loss must be "sum" (1/2 sum of squares) or "mean" (1/2 mean of squares), not {loss!r}.'
-        )
+        raise ValueError(f'loss must be "sum" (1/2 sum of squares) or "mean" (1/2 mean of squares), not {loss!r}.')
     if not np.isfinite(learning_rate) or learning_rate <= 0:
         raise ValueError(f"learning_rate must be a positive number, not {learning_rate!r}.")
     return learning_rate / (size if loss == "mean" else 1)
@@ -88,9 +86,7 @@ class Flow:
 
     def _train(self, t):
         residual = self.Y - self.f0
-        return self.f0 + self.spectrum.apply(
-            lambda lam: np.maximum(lam - self.ridge, 0) * self.gain(lam, t), residual
-        )
+        return self.f0 + self.spectrum.apply(lambda lam: np.maximum(lam - self.ridge, 0) * self.gain(lam, t), residual)
 
     def _test(self, t, K_test, f0_test):
         return f0_test + K_test @ self.spectrum.apply(lambda lam: self.gain(lam, t), self.Y - self.f0)
@@ -117,9 +113,7 @@ class Steps(Flow):
         step = self.rate * lam
         small = step < 1
         with np.errstate(over="ignore"):
-            return np.where(
-                small, -np.expm1(t * np.log1p(-np.where(small, step, 0.0))), 1 - (1 - step) ** int(t)
-            )
+            return np.where(small, -np.expm1(t * np.log1p(-np.where(small, step, 0.0))), 1 - (1 - step) ** int(t))
 
     def gain(self, lam, t):
         """``(1 - (1 - eta lam)^t) / lam``; infinite t needs ``eta lam_max < 2``."""
@@ -156,8 +150,8 @@ def flow(
     if `ridge_relative`).  f0: (n, outputs) initial outputs; None: 0.
 
     Returns F with ``F(t)`` and ``F(t, K_test, f0_test)``, t from 0 to infinity; see `Flow`.  Float64 inside; NumPy or
-    JAX out as K and Y are.  A singular K gives a SingularGramWarning and the pseudo-inverse limit.  Raises ValueError for
-    shapes that do not fit, NaN, an asymmetric K.  Source: Jacot et al. 2018, section 5; Lee et al. 2019, eq. 8-11.
+    JAX out as K and Y are.  A singular K gives a SingularGramWarning and the pseudo-inverse limit.  Raises ValueError
+    for shapes that do not fit, NaN, an asymmetric K.  Source: Jacot et al. 2018, section 5; Lee et al. 2019, eq. 8-11.
     """
     return Flow(K, Y, loss, learning_rate, ridge, ridge_relative, f0)
 

@@ -30,8 +30,7 @@ class EmpiricalKernel:
 
     def _jacobian(self, x):
         f = self._f if not callable(self._output) else lambda p, x: self._output(self._f(p, x))
-        J = jax.jacrev(lambda p: jnp.ravel(f(p, x)))(self._params)
-        return J
+        return jax.jacrev(lambda p: jnp.ravel(f(p, x)))(self._params)
 
     def __call__(self, x1, x2):
         """Kernel of the pair."""
@@ -40,8 +39,7 @@ class EmpiricalKernel:
             jnp.add,
             jax.tree.map(
                 lambda a, b: (
-                    a.reshape(a.shape[0], math.prod(a.shape[1:]))
-                    @ b.reshape(b.shape[0], math.prod(b.shape[1:])).T
+                    a.reshape(a.shape[0], math.prod(a.shape[1:])) @ b.reshape(b.shape[0], math.prod(b.shape[1:])).T
                 ),
                 J1,
                 J2,
@@ -72,9 +70,7 @@ def empirical_ntk(f: Callable, params: Any, *, output: Any = "mean", lr: Any = N
     if not callable(f):
         raise TypeError(f"empirical_ntk: f must be a function f(params, x), not {f!r}.")
     if not callable(output) and output not in _OUTPUTS:
-        raise ValueError(
-            f"empirical_ntk: output must be one of {', '.join(_OUTPUTS)} or a function, not {output!r}."
-        )
+        raise ValueError(f"empirical_ntk: output must be one of {', '.join(_OUTPUTS)} or a function, not {output!r}.")
     return EmpiricalKernel(f, params, output, lr)
 
 

@@ -102,6 +102,4 @@ def dual_of(expression, place=None) -> Dual:
     """The dual of the function; one with parameters gets a Hermite series, its arrays put in place by `place`."""
     if not has_parameters(expression):
         return _recognised(expression)
-    return Series(
-        functools.partial(evaluate, expression, place=lambda a: (place(a) if place else a)[..., None])
-    )
+    return Series(functools.partial(evaluate, expression, place=lambda a: (place(a) if place else a)[..., None]))

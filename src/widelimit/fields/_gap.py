@@ -166,9 +166,7 @@ def _contracted_gap(cov, X, Y, inner, edges, nx):
     scale = (a * d1 - b * d2) ** 2
     s = jnp.sqrt(t1) * jnp.sqrt(t2)
     out = [
-        (s * (scale + 2 * a * b * jnp.broadcast_to(e, jnp.broadcast_shapes(e.shape, scale.shape))) / 2).sum(
-            axis=axes
-        )
+        (s * (scale + 2 * a * b * jnp.broadcast_to(e, jnp.broadcast_shapes(e.shape, scale.shape))) / 2).sum(axis=axes)
         for e in edges
     ]
     return out[0], out[1]

@@ -101,7 +101,7 @@ class Linear(Node):
 
     def __init__(self, child: Node, axis: int, matrix: jax.Array):
         self.child, self.axis, self.matrix = child, axis, matrix
-        self.shape = child.shape[:axis] + (matrix.shape[0],) + child.shape[axis + 1 :]
+        self.shape = (*child.shape[:axis], matrix.shape[0], *child.shape[axis + 1 :])
         self.gaussian = child.gaussian
 
 

@@ -74,9 +74,7 @@ def noise_rule(cov, kind, X, Y, tie):
 def weight_ties(X: Mat, Y: Mat, tie):
     """Tie of the two children: outer axes as given, contracted axes with each other."""
     outer = tie[: Y.kept]
-    if any(j is not None and j >= X.kept for j in outer) or any(
-        j is not None and j < X.kept for j in tie[Y.kept :]
-    ):
+    if any(j is not None and j >= X.kept for j in outer) or any(j is not None and j < X.kept for j in tie[Y.kept :]):
         raise UnknownLimitError(
             "an axis of a weight meets an axis of its input at the same position (a diagonal across the two); "
             "no rule covers this."
@@ -130,11 +128,7 @@ def _contract(cov, kind, X, Y, tie):
     inner = weight_ties(X, Y, tie)
     if isinstance(X.child, Const) and isinstance(Y.child, Const):
         return None if kind == "T" else _contract_constants(X, Y, inner)
-    value = (
-        _means(cov, "K", X.child, Y.child, inner)
-        if kind == "means"
-        else cov.pair(kind, X.child, Y.child, inner)
-    )
+    value = _means(cov, "K", X.child, Y.child, inner) if kind == "means" else cov.pair(kind, X.child, Y.child, inner)
     return None if value is None else sum_contracted(value, X)
 
 

@@ -22,7 +22,7 @@ def _leaf(node: Node) -> Node:
 
 
 def product_rule(cov, kind, X, Y, tie):
-    """``K = E[prod X_i prod Y_j]``; ``T = sum_ij T(X_i, Y_j) E[the rest]``, a nonlinear factor leaving its derivative."""
+    """``K = E[prod X_i prod Y_j]``; ``T = sum_ij T(X_i, Y_j) E[the rest]``, of a nonlinear factor its derivative."""
     left, right = _factors(X), _factors(Y)
     if kind == "K":
         return expectation(cov, [(0, f) for f in left] + [(1, f) for f in right], X, Y, tie)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from widelimit._precision import enable_x64
+from widelimit._precision import enable_x64, is_traced
 
 __all__ = ["gram", "gram_diag"]
 
@@ -41,7 +41,7 @@ def gram(
     out, in its precision.  Raises ValueError for shapes that do not fit, TypeError or ValueError for data that are not
     finite numbers.
     """
-    if _is_traced(x1) or _is_traced(x2):
+    if is_traced(x1) or is_traced(x2):
         return _whole(k, x1, x2)
     x1, x2, to_numpy = _checked(x1, x2)
     tile = _tile(batch_size, memory, x1)
@@ -54,7 +54,7 @@ def gram(
 
 def gram_diag(k: Callable, x: Any, *, batch_size: int | None = None, memory: int | None = None) -> Any:
     """Diagonal ``k(x_i, x_i)`` of the Gram matrix, (n,), at cost O(n); arguments as in `gram`."""
-    if _is_traced(x):
+    if is_traced(x):
         return jax.vmap(_diagonal(k))(x)
     x, _, to_numpy = _checked(x, None)
     tile = _tile(batch_size, memory, x) ** 2
@@ -62,10 +62,6 @@ def gram_diag(k: Callable, x: Any, *, batch_size: int | None = None, memory: int
         with enable_x64():
             return _diagonals(k, x, tile)
     return jax.tree.map(jnp.asarray, _diagonals(k, x, tile))
-
-
-def _is_traced(x) -> bool:
-    return isinstance(x, jax.core.Tracer)
 
 
 def _checked(x1, x2):
@@ -87,9 +83,7 @@ def _checked(x1, x2):
             raise ValueError(f"gram: {name} holds NaN or infinity, first in example {int(np.argmax(bad))}.")
         out.append(array)
     if out[1] is not None and out[0].shape[1:] != out[1].shape[1:] and out[0].ndim != out[1].ndim:
-        raise ValueError(
-            f"gram: examples of x1 have shape {out[0].shape[1:]}, those of x2 {out[1].shape[1:]}."
-        )
+        raise ValueError(f"gram: examples of x1 have shape {out[0].shape[1:]}, those of x2 {out[1].shape[1:]}.")
     return out[0], out[1], to_numpy
 
 
@@ -145,10 +139,8 @@ def _tiled(k, x1, x2, tile, report):
     tile1, tile2 = (min(tile, max(n, 1)) for n in (n1, n2))
     if symmetric:
         tile1 = tile2 = min(tile, max(1, -(-n1 // max(1, round(n1 / 256)))) if n1 > 512 else n1) or 1
-    jobs = [
-        (i, j) for i in range(0, n1, tile1) for j in range(0, n2, tile2) if not symmetric or j + tile2 > i
-    ]
-    function = _function(k, False, n1 * n2 > _UNCOMPILED)
+    jobs = [(i, j) for i in range(0, n1, tile1) for j in range(0, n2, tile2) if not symmetric or j + tile2 > i]
+    function: Callable = _function(k, False, n1 * n2 > _UNCOMPILED)
     out = None
     start = time.monotonic()
     for done, (i, j) in enumerate(jobs):
@@ -176,9 +168,7 @@ def _set_diagonal(out, k, x, tile):
     index = np.arange(len(x))
     for whole, diagonal in zip(jax.tree.leaves(out), jax.tree.leaves(_diagonals(k, x, tile)), strict=True):
         within = np.triu_indices(len(x), 1)
-        if (
-            whole.ndim == 2
-        ):  # the two halves of a diagonal tile are computed separately: make them equal to the bit
+        if whole.ndim == 2:  # the two halves of a diagonal tile are computed separately: make them equal to the bit
             whole.T[within] = whole[within]
         whole[index, index] = diagonal
 

@@ -57,8 +57,7 @@ def load_data(name: str, target: str | None = None) -> Dataset:
     path = pathlib.Path(name).expanduser()
     if not path.exists():
         raise DataError(
-            f"no such file or directory: {name!r}. data is 'digits', a directory of idx files, a .npz or a "
-            f".csv file."
+            f"no such file or directory: {name!r}. data is 'digits', a directory of idx files, a .npz or a .csv file."
         )
     if path.is_dir():
         return _idx(path)
@@ -66,9 +65,7 @@ def load_data(name: str, target: str | None = None) -> Dataset:
         return _npz(path, target)
     if path.suffix in (".csv", ".tsv", ".txt"):
         return _csv(path, target)
-    raise DataError(
-        f"{name!r}: unknown kind of file {path.suffix!r}; give a .npz, a .csv or a directory of idx files."
-    )
+    raise DataError(f"{name!r}: unknown kind of file {path.suffix!r}; give a .npz, a .csv or a directory of idx files.")
 
 
 # ---------------------------------------------------------------------------------------------- readers
@@ -87,9 +84,7 @@ def _idx_array(path: pathlib.Path) -> np.ndarray:
     shape = np.frombuffer(raw, ">i4", rank, 4)
     values = np.frombuffer(raw, np.uint8, offset=4 + 4 * rank)
     if values.size != int(np.prod(shape)):
-        raise DataError(
-            f"{str(path)!r} is cut off: {values.size} bytes where {int(np.prod(shape))} are promised."
-        )
+        raise DataError(f"{str(path)!r} is cut off: {values.size} bytes where {int(np.prod(shape))} are promised.")
     return values.reshape(shape)
 
 
@@ -106,9 +101,7 @@ def _idx(path: pathlib.Path) -> Dataset:
         found[part] = _idx_array(names[0])
     images, labels = found["train-images"], found["train-labels"]
     if images.ndim != 3 or labels.shape != images.shape[:1]:
-        raise DataError(
-            f"{str(path)!r}: images {images.shape} and labels {labels.shape} do not belong together."
-        )
+        raise DataError(f"{str(path)!r}: images {images.shape} and labels {labels.shape} do not belong together.")
     images, labels = images[:5000], labels[:5000]  # more than any experiment here uses
     size = f"{images.shape[1]} x {images.shape[2]}"
     X = images.reshape(len(images), -1).astype(np.float64)
@@ -133,8 +126,7 @@ def _npz(path: pathlib.Path, target: str | None) -> Dataset:
     X, y = arrays[x_name], arrays[y_name]
     if X.ndim < 2 or y.shape not in ((X.shape[0],), (X.shape[0], 1)):
         raise DataError(
-            f"{str(path)!r}: {x_name} {X.shape} must be (rows, …) and {y_name} {y.shape} one value for each "
-            f"row."
+            f"{str(path)!r}: {x_name} {X.shape} must be (rows, …) and {y_name} {y.shape} one value for each row."
         )
     if X.dtype.kind not in "biuf":
         raise DataError(f"{str(path)!r}: {x_name} has dtype {X.dtype}, which is not numeric.")
@@ -151,9 +143,7 @@ def _csv(path: pathlib.Path, target: str | None) -> Dataset:
     delimiter = max(",;\t", key=head.count)
     rows = [r for r in csv.reader(text.splitlines(), delimiter=delimiter) if any(c.strip() for c in r)]
     if len(rows) < 2 or len(rows[0]) < 2:
-        raise DataError(
-            f"{str(path)!r} needs a line of column names, at least two columns, and rows of data."
-        )
+        raise DataError(f"{str(path)!r} needs a line of column names, at least two columns, and rows of data.")
     names = [c.strip() for c in rows[0]]
     if target is None:
         raise DataError(f"name the column to predict with --target; {str(path)!r} has {', '.join(names)}.")
@@ -165,9 +155,7 @@ def _csv(path: pathlib.Path, target: str | None) -> Dataset:
     y = []
     for i, row in enumerate(rows[1:]):
         if len(row) != len(names):
-            raise DataError(
-                f"{str(path)!r}, line {i + 2}: {len(row)} values where {len(names)} columns are named."
-            )
+            raise DataError(f"{str(path)!r}, line {i + 2}: {len(row)} values where {len(names)} columns are named.")
         y.append(row[column].strip())
         others = [(j, v) for j, v in enumerate(row) if j != column]
         for k, (j, value) in enumerate(others):
@@ -219,8 +207,7 @@ def _target(y: np.ndarray, where: str) -> tuple[np.ndarray, np.ndarray | None, t
         return np.eye(len(distinct))[index] - 1.0 / len(distinct), index, names
     if values is None:
         raise DataError(
-            f"{where}: the target is text with {len(distinct)} distinct values in {len(y)} rows: too many "
-            f"for classes."
+            f"{where}: the target is text with {len(distinct)} distinct values in {len(y)} rows: too many for classes."
         )
     return ((values - values.mean()) / values.std())[:, None], None, None
 

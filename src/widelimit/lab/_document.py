@@ -31,9 +31,7 @@ CONVENTIONS = {
 }
 
 
-def describe(
-    context: Context, kind: str, rows: Sequence[Mapping[str, Any]], *, complete: bool
-) -> dict[str, Any]:
+def describe(context: Context, kind: str, rows: Sequence[Mapping[str, Any]], *, complete: bool) -> dict[str, Any]:
     """The document without claims, prediction and figures; rows: what became of each experiment."""
     s, data = context.settings, context.data
     layers = "hidden layer" if s.depth == 1 else "hidden layers"

@@ -241,9 +241,7 @@ def train(shape: Shape, n: int, seed: int, X, y, lengths, rule: Rule, *, operato
     """Train the network of one seed; arrays come back as float64 NumPy."""
     scalars = Rule(*(np.float32(v) for v in rule))
     start = draw(shape, seed)
-    out, delta = trainer(shape, n)(
-        start, np.float32(X), np.float32(y), np.asarray(lengths, np.int32), scalars
-    )
+    out, delta = trainer(shape, n)(start, np.float32(X), np.float32(y), np.asarray(lengths, np.int32), scalars)
     out = jax.tree.map(lambda a: np.asarray(a, np.float64), out)
     if operators:
         out = out._replace(

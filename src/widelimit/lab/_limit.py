@@ -31,9 +31,7 @@ def _kernels(shape: Shape):
     return kernels(network(shape))
 
 
-def limit_kernels(
-    shape: Shape, X1: np.ndarray, X2: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray]:
+def limit_kernels(shape: Shape, X1: np.ndarray, X2: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
     """NNGP and NTK Gram matrices ``(n1, n2)`` of the network at infinite width, float64."""
     from widelimit.gram import gram
 

@@ -51,9 +51,7 @@ def exponent(
     arrays = [np.asarray(s, np.float64).ravel() for s in samples]
     broken = sum(int(np.sum(~(np.isfinite(a) & (a > 0)))) for a in arrays)
     if broken:
-        raise NotJudged(
-            f"{name}: {broken} of {sum(a.size for a in arrays)} values are not finite and positive."
-        )
+        raise NotJudged(f"{name}: {broken} of {sum(a.size for a in arrays)} values are not finite and positive.")
     fit = {"of": name, "over": over, **fit_samples(x, arrays, upper=upper)}
     slope = fit["slope"]
     passed = (low is None or slope >= low) and (high is None or slope <= high)

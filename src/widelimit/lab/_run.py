@@ -24,9 +24,7 @@ if TYPE_CHECKING:
 Progress = Callable[[dict[str, Any]], None]
 
 
-def run(
-    settings: Settings, out: Path | str | None = None, progress: Progress | None = None
-) -> dict[str, Any]:
+def run(settings: Settings, out: Path | str | None = None, progress: Progress | None = None) -> dict[str, Any]:
     """Run the lab and return the results document (docs: results schema 1).
 
     With ``out`` every finished experiment is kept there at once, so that a run that was interrupted goes on

@@ -71,9 +71,7 @@ class Session:
         self.records[experiment.name] = record
         self._row(experiment, record, resumed=resumed, error=None)
 
-    def _row(
-        self, experiment: Experiment, used: Mapping[str, Any], *, resumed: bool, error: str | None
-    ) -> None:
+    def _row(self, experiment: Experiment, used: Mapping[str, Any], *, resumed: bool, error: str | None) -> None:
         self.rows.append(
             {
                 "name": experiment.name,

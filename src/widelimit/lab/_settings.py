@@ -79,9 +79,7 @@ class Settings:
         if self.effort not in EFFORTS:
             raise SettingsError(f"effort must be one of {', '.join(EFFORTS)}, not {self.effort!r}.")
         if self.activation not in ACTIVATIONS:
-            raise SettingsError(
-                f"unknown activation {self.activation!r}; the lab knows {', '.join(ACTIVATIONS)}."
-            )
+            raise SettingsError(f"unknown activation {self.activation!r}; the lab knows {', '.join(ACTIVATIONS)}.")
         _check_integer("depth", self.depth, 1, 20, "hidden layers")
         _check_integer("seed", self.seed, 0, 2**31 - 1, "a random seed")
         if self.seeds is not None:

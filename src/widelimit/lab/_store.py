@@ -135,9 +135,7 @@ class Store:
         if marker is None or marker.get("made_by") != "widelimit lab":
             raise OutputError(f"{str(path / MARKER)!r} was not written by widelimit lab; give another --out.")
         theirs = marker.get("identity", {})
-        different = sorted(
-            k for k in self.identity.keys() | theirs.keys() if self.identity.get(k) != theirs.get(k)
-        )
+        different = sorted(k for k in self.identity.keys() | theirs.keys() if self.identity.get(k) != theirs.get(k))
         if different:
             k = different[0]
             raise OutputError(

@@ -58,8 +58,7 @@ def make_task(data: Dataset, seed: int) -> Task:
     train, test = chosen[:n], chosen[n : n + HELD_OUT]
     if len(test) < 4:
         raise DataError(
-            f"data {data.name!r}: only {len(chosen)} rows point in different directions; the lab needs at "
-            f"least 8."
+            f"data {data.name!r}: only {len(chosen)} rows point in different directions; the lab needs at least 8."
         )
     if len(set(sign[train])) < 2:
         raise DataError(f"data {data.name!r}: the rows chosen for training all have the same target.")

@@ -92,11 +92,7 @@ def _linearised(results: Results) -> list[dict[str, Any]]:
     rows = results["training"]["widths"]
     widths = [r["width"] for r in rows]
     _wide_enough(widths)
-    return [
-        exponent(
-            "sup_t RMSE(f_t, f_t^lin)", widths, _column(rows, "linear_gap"), -1.0, None, -0.6, upper=True
-        )
-    ]
+    return [exponent("sup_t RMSE(f_t, f_t^lin)", widths, _column(rows, "linear_gap"), -1.0, None, -0.6, upper=True)]
 
 
 def _infinite(results: Results) -> list[dict[str, Any]]:
@@ -109,14 +105,9 @@ def _infinite(results: Results) -> list[dict[str, Any]]:
 def _ensemble(results: Results) -> list[dict[str, Any]]:
     e = results["ensemble"]
     if e["width"] < 256 or e["networks"] < 100:
-        raise NotJudged(
-            f"{e['networks']} networks of width {e['width']}; the band needs 100 of width 256 or more."
-        )
+        raise NotJudged(f"{e['networks']} networks of width {e['width']}; the band needs 100 of width 256 or more.")
     worst = float(np.max(np.abs(np.array(e["z"], np.float64))))
-    text = (
-        f"largest |z| {worst:.2f} over {len(e['z'])} held-out points, {e['networks']} networks of "
-        f"width {e['width']}"
-    )
+    text = f"largest |z| {worst:.2f} over {len(e['z'])} held-out points, {e['networks']} networks of width {e['width']}"
     out = [measure("mean − closed form, in standard errors", worst, text, "0", "≤ 3", worst <= 3)]
     bias, se = np.array(e["bias"], np.float64), np.array(e["bias_se"], np.float64)
     text = ", ".join(f"{b:.4f} ± {s:.4f} at {w}" for b, s, w in zip(bias, se, e["bias_widths"], strict=True))
@@ -131,9 +122,7 @@ def _ensemble(results: Results) -> list[dict[str, Any]]:
         widths = np.array(e["bias_widths"])[clear]
         fit = fit_points(widths, bias[clear], se[clear] / bias[clear])
         fit = {"of": "rms bias of the mean", "over": "width", **fit}
-        out.append(
-            measure("rms bias of the mean", fit["slope"], f"slope {interval(fit)}", "−1", "", None, fit)
-        )
+        out.append(measure("rms bias of the mean", fit["slope"], f"slope {interval(fit)}", "−1", "", None, fit))
     return out
 
 
@@ -151,9 +140,7 @@ def _movement(results: Results) -> list[dict[str, Any]]:
     widths = [r["width"] for r in rows]
     _wide_enough(widths)
     change, size = _column(rows, "change"), _column(rows, "size")
-    operator = [
-        a / b for a, b in zip(_column(rows, "change_operator"), _column(rows, "size_operator"), strict=True)
-    ]
+    operator = [a / b for a, b in zip(_column(rows, "change_operator"), _column(rows, "size_operator"), strict=True)]
     layers = change[0].shape[1]
     moved = _column(rows, "moved")
     relative = [m / n for m, n in zip(moved, _column(rows, "norm"), strict=True)]
@@ -216,14 +203,10 @@ def _linear(results: Results) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def _rate_row(
-    results: Results, eta: float, theory: float, low: float | None, high: float | None
-) -> dict[str, Any]:
+def _rate_row(results: Results, eta: float, theory: float, low: float | None, high: float | None) -> dict[str, Any]:
     rates = results["rates"]
     row = next(r for r in rates["rows"] if r["eta"] == eta)
-    return exponent(
-        f"drift at η·λmax = {eta:g}", rates["widths"], row["drift"], theory, low, high, upper=True
-    )
+    return exponent(f"drift at η·λmax = {eta:g}", rates["widths"], row["drift"], theory, low, high, upper=True)
 
 
 def _below(results: Results) -> list[dict[str, Any]]:

@@ -43,9 +43,7 @@ class Dense(Module):
         if width < 1:
             raise ValueError(f"Dense: width must be at least 1, not {width}.")
         if self.parameterization not in ("ntk", "standard"):
-            raise ValueError(
-                f'Dense: parameterization must be "ntk" or "standard", not {self.parameterization!r}.'
-            )
+            raise ValueError(f'Dense: parameterization must be "ntk" or "standard", not {self.parameterization!r}.')
         for name in ("W_std", "b_std", "W_lr", "b_lr"):
             value = getattr(self, name)
             if isinstance(value, int | float) and not 0 <= value < float("inf"):

@@ -51,9 +51,7 @@ def draw(figure: Mapping[str, Any], *, narrow: bool = False) -> Figure:
                 draw_lines(axis, panel)
                 lines.append((axis, panel))
             else:
-                raise ValueError(
-                    f"a panel of kind {panel['kind']!r} is not known; it must be lines or image."
-                )
+                raise ValueError(f"a panel of kind {panel['kind']!r} is not known; it must be lines or image.")
         _colour_bars(canvas, images, spare)
         _legends(canvas, lines, columns)
         canvas.draw_without_rendering()  # settles the layout while the house style is in force

@@ -76,9 +76,7 @@ def _write_cells(axis: Axes, image: AxesImage, values: np.ndarray) -> None:
         light = 0.299 * red + 0.587 * green + 0.114 * blue > 0.5
         text = f"{value:.2g}" if 1e-3 <= abs(value) < 1e3 else tick_text(value)
         # Not the house's ink: the colour of the cell, and so of its text, is the same in light and dark.
-        axis.text(
-            j, i, text, ha="center", va="center", fontsize=SIZE - 1.6, color="#101418" if light else "#f6f7f8"
-        )
+        axis.text(j, i, text, ha="center", va="center", fontsize=SIZE - 1.6, color="#101418" if light else "#f6f7f8")
 
 
 __all__ = ["draw_image", "scale_of"]

@@ -105,9 +105,7 @@ def _columns(entries: Entries, inches: float) -> int:
 
 def _covers_data(axis: Axes, box: Bbox) -> bool:
     for artist in axis.get_children():
-        if (
-            isinstance(artist, Line2D) and artist.get_transform() == axis.transData
-        ):  # not a mark across the panel
+        if isinstance(artist, Line2D) and artist.get_transform() == axis.transData:  # not a mark across the panel
             path = axis.transData.transform_path(artist.get_path())
             if artist.get_linestyle() == "None":
                 if box.count_contains(path.vertices):

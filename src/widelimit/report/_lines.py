@@ -84,9 +84,7 @@ def _draw_series(axis: Axes, one: Mapping[str, Any], panel: Mapping[str, Any], *
     elif style == "thin":
         # A crowd of lines is faint; a line that is one of an order (a width) must still be told from the next.
         weight, alpha = (0.6, 0.4) if one.get("shade") is None else (0.9, 1.0)
-        axis.plot(
-            x, y, color=colour, linewidth=weight, alpha=alpha, label=name, zorder=2, rasterized=rasterised
-        )
+        axis.plot(x, y, color=colour, linewidth=weight, alpha=alpha, label=name, zorder=2, rasterized=rasterised)
     elif style == "guide":
         axis.plot(x, y, color=QUIET, linewidth=0.9, linestyle=_guide_dash(panel, one), label=name, zorder=1.8)
     else:

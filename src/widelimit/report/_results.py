@@ -26,9 +26,7 @@ def read_results(path: str | os.PathLike[str]) -> dict[str, Any]:
     if file.is_dir():
         file = file / "results.json"
     if not file.exists():
-        raise ResultsError(
-            f"no such file: {str(file)!r}; give the --out directory of a finished 'widelimit lab'."
-        )
+        raise ResultsError(f"no such file: {str(file)!r}; give the --out directory of a finished 'widelimit lab'.")
     try:
         document = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:

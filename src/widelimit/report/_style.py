@@ -104,9 +104,7 @@ def tick_text(value: float, _position: int | None = None) -> str:
 def log_ticks(low: float, high: float, most: int = 7) -> list[float]:
     """Few round ticks between ``low`` and ``high``: powers of ten, or 1-3 and 1-2-5 steps in a short range."""
     span = math.log10(high) - math.log10(low)
-    digits: Sequence[float] = (
-        (1,) if span > 2.4 else (1, 3) if span > 1.1 else (1, 2, 5) if span > 0.6 else ()
-    )
+    digits: Sequence[float] = (1,) if span > 2.4 else (1, 3) if span > 1.1 else (1, 2, 5) if span > 0.6 else ()
     if not digits:
         linear = MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
         return [float(t) for t in linear if low <= t <= high and t > 0]

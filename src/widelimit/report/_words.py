@@ -123,9 +123,7 @@ def marked_up(text: str) -> str:
 
 def plain_symbols(text: str) -> str:
     """``N^-½`` as N⁻½ and ``λ_i`` as λᵢ where Unicode has the signs, for text that cannot be marked up."""
-    text = re.sub(
-        r"\^([-−]?[0-9]*½?)(?![\w.])", lambda m: m[1].translate(_SUPERSCRIPT) if m[1] else "^", text
-    )
+    text = re.sub(r"\^([-−]?[0-9]*½?)(?![\w.])", lambda m: m[1].translate(_SUPERSCRIPT) if m[1] else "^", text)
     if all(sub in _SUBSCRIPT for sub in re.findall(r"(?<=\w)_([A-Za-z0-9]+)", text)):
         text = re.sub(r"(?<=\w)_([A-Za-z0-9]+)", lambda m: _SUBSCRIPT[m[1]], text)
     return _minus_in_numbers(text)

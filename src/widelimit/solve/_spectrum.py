@@ -46,9 +46,7 @@ def checked_gram(K, name: str = "K") -> np.ndarray:
     return (K + K.T) / 2
 
 
-def spectrum(
-    K, *, name: str = "K", ridge: float = 0.0, precision: float | None = None, warn: bool = True
-) -> Spectrum:
+def spectrum(K, *, name: str = "K", ridge: float = 0.0, precision: float | None = None, warn: bool = True) -> Spectrum:
     """Eigendecomposition of ``K + ridge I`` in float64.
 
     precision: relative precision of K's entries (None: that of its dtype, at least float64's); eigenvalues within
@@ -57,9 +55,7 @@ def spectrum(
     """
     dtype = getattr(K, "dtype", np.dtype(np.float64))
     if precision is None:
-        precision = float(
-            np.finfo(np.float32 if str(dtype) in ("float32", "bfloat16", "float16") else np.float64).eps
-        )
+        precision = float(np.finfo(np.float32 if str(dtype) in ("float32", "bfloat16", "float16") else np.float64).eps)
     matrix = checked_gram(K, name)
     n = len(matrix)
     import scipy.linalg  # here: `import widelimit` must stay quick

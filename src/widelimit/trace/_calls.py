@@ -70,10 +70,7 @@ def _scan(interpreter, equation, values):
         stacks.append(outs[carried:])
     if p["reverse"]:
         stacks.reverse()
-    ys = [
-        _stacked(equation, [s[i] for s in stacks], carried + i)
-        for i in range(len(equation.out_shapes) - carried)
-    ]
+    ys = [_stacked(equation, [s[i] for s in stacks], carried + i) for i in range(len(equation.out_shapes) - carried)]
     return [*carry, *ys]
 
 

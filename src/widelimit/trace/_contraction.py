@@ -16,7 +16,7 @@ __all__: list[str] = []
 
 @rule("dot_general")
 def _dot_general(interpreter, equation, values):
-    (contract_a, contract_b), (batch_a, batch_b) = equation.params["dimension_numbers"]
+    (contract_a, contract_b), (batch_a, _batch_b) = equation.params["dimension_numbers"]
     a, b = values
     if isinstance(a, Weight) and isinstance(b, Weight):
         a, b = _vectors_first(equation, a, b, contract_a, contract_b)
@@ -102,9 +102,7 @@ def _apply_weight(interpreter, equation, value, weight, position, contract_v, co
     else:
         blocks, value_axis = list(value.blocks), value.wide_axis
         if value_axis is not None and not wide_pairs:
-            raise equation.refuse(
-                "a wide field meets a parameter along a finite axis only; contract its wide axis."
-            )
+            raise equation.refuse("a wide field meets a parameter along a finite axis only; contract its wide axis.")
     rank = len(wide_v)
     finite_axes = [i for i in range(rank) if i != value_axis]
     kept = [i for i in finite_axes if i not in {v for _, v in pairs}]
@@ -182,9 +180,7 @@ def permuted(field: Field, order) -> Field:
     source = tuple(finite.index(i) for i in order if i != field.wide_axis)
     if source == tuple(range(len(source))):
         return Field(field.blocks, axis)
-    return Field(
-        tuple((Axes(x, source, tuple(x.shape[j] for j in source)), n) for x, n in field.blocks), axis
-    )
+    return Field(tuple((Axes(x, source, tuple(x.shape[j] for j in source)), n) for x, n in field.blocks), axis)
 
 
 def _moment(interpreter, equation, a, b, contract_a, contract_b, batch):

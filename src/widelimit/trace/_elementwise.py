@@ -3,20 +3,75 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from widelimit.fields import Apply, Const, Ew, Frozen, Literal, Sum
+from widelimit._precision import is_traced
+from widelimit.fields import Apply, Const, Ew, Frozen, Literal, Node, Sum
 from widelimit.trace._interpreter import RULES, rule
 from widelimit.trace._merging import common, constant_expression, multiply_nodes
 from widelimit.trace._values import Det, Field, Weight, aligned, as_field, is_number
 
 __all__ = ["fields_of"]
 
-_NONLINEAR = ["exp", "exp2", "log", "log1p", "expm1", "tanh", "sin", "cos", "tan", "sinh", "cosh", "asin", "acos", "atan", "asinh", "acosh", "atanh", "logistic", "erf", "erfc", "erf_inv", "lgamma", "digamma", "sqrt", "rsqrt", "cbrt", "abs", "sign", "floor", "ceil", "round", "is_finite", "square", "integer_pow", "pow", "max", "min", "rem", "atan2", "nextafter", "gt", "ge", "lt", "le", "eq", "ne", "not", "and", "or", "xor", "clamp", "bessel_i0e", "bessel_i1e"]
+_NONLINEAR = [
+    "exp",
+    "exp2",
+    "log",
+    "log1p",
+    "expm1",
+    "tanh",
+    "sin",
+    "cos",
+    "tan",
+    "sinh",
+    "cosh",
+    "asin",
+    "acos",
+    "atan",
+    "asinh",
+    "acosh",
+    "atanh",
+    "logistic",
+    "erf",
+    "erfc",
+    "erf_inv",
+    "lgamma",
+    "digamma",
+    "sqrt",
+    "rsqrt",
+    "cbrt",
+    "abs",
+    "sign",
+    "floor",
+    "ceil",
+    "round",
+    "is_finite",
+    "square",
+    "integer_pow",
+    "pow",
+    "max",
+    "min",
+    "rem",
+    "atan2",
+    "nextafter",
+    "gt",
+    "ge",
+    "lt",
+    "le",
+    "eq",
+    "ne",
+    "not",
+    "and",
+    "or",
+    "xor",
+    "clamp",
+    "bessel_i0e",
+    "bessel_i1e",
+]
 
 
 def _drop_wide(array, equation, i):
@@ -96,7 +151,8 @@ def _add(interpreter, equation, values):
     sign = -1.0 if equation.name == "sub" else 1.0
 
     def combine(xs):
-        terms = [(c, _as_node(x)) for c, x in ((1.0, xs[0]), (sign, xs[1])) if not _known_zero(x)]
+        both = ((1.0, xs[0]), (sign, xs[1]))
+        terms: list[tuple[Any, Node]] = [(c, _as_node(x)) for c, x in both if not _known_zero(x)]
         return terms[0][1] if len(terms) == 1 and terms[0][0] == 1.0 else Sum(terms)
 
     return _blocks(equation, values, combine)
@@ -104,7 +160,7 @@ def _add(interpreter, equation, values):
 
 def _known_zero(node) -> bool:
     """A constant known to vanish: a mean of 0 must stay a structural zero, for closed forms are for centred fields."""
-    if not isinstance(node, Const) or isinstance(node.array, jax.core.Tracer):
+    if not isinstance(node, Const) or is_traced(node.array):
         return False
     return not np.any(np.asarray(node.array))
 
@@ -130,9 +186,7 @@ def _multiply(interpreter, equation, values):
     for a, b in ((0, 1), (1, 0)):
         if isinstance(values[b], Det) and isinstance(values[a], Weight) and jnp.size(values[b].array) == 1:
             number = values[b].array
-            return _scaled(
-                interpreter, values[a], number if is_number(number) else jnp.reshape(number, ()), equation
-            )
+            return _scaled(interpreter, values[a], number if is_number(number) else jnp.reshape(number, ()), equation)
 
     def product(xs):
         for a, b in ((0, 1), (1, 0)):
@@ -197,9 +251,7 @@ def _function(interpreter, equation, values):
             )
         root, expressions = found[0]
         queue = iter(expressions)
-        arguments = tuple(
-            constant_expression(n.array) if isinstance(n, Const) else next(queue) for n in nodes
-        )
+        arguments = tuple(constant_expression(n.array) if isinstance(n, Const) else next(queue) for n in nodes)
         return Ew(Apply(equation.primitive, params, arguments), root)
 
     field = _blocks(equation, values, nonlinearity)
@@ -239,9 +291,7 @@ def _select(interpreter, equation, values):
         if found:
             root, expressions = found[0]
             queue = iter(expressions)
-            arguments = tuple(
-                constant_expression(n.array) if isinstance(n, Const) else next(queue) for n in nodes
-            )
+            arguments = tuple(constant_expression(n.array) if isinstance(n, Const) else next(queue) for n in nodes)
             return Ew(Apply(equation.primitive, (), arguments), root)
         mask = nodes[0]
         if not isinstance(mask, Ew):
@@ -265,10 +315,7 @@ def _select_by_mask(interpreter, equation, values):
 
     def choose(nodes):
         return Sum(
-            [
-                (jnp.where(mask == i, 1.0, 0.0).astype(interpreter.dtype), _as_node(node))
-                for i, node in enumerate(nodes)
-            ]
+            [(jnp.where(mask == i, 1.0, 0.0).astype(interpreter.dtype), _as_node(node)) for i, node in enumerate(nodes)]
         )
 
     return _blocks(equation, values, choose)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core as jex_core
 
+from widelimit._precision import is_traced
 from widelimit.fields import Covariance, Noise, UnknownLimitError
 from widelimit.trace._values import Det, Field, Weight
 
@@ -109,16 +110,13 @@ class Interpreter:
             eqn.params,
             eqn2.params,
             in_shapes,
-            [
-                (tuple(a.aval.shape), tuple(b.aval.shape))
-                for a, b in zip(eqn.outvars, eqn2.outvars, strict=True)
-            ],
+            [(tuple(a.aval.shape), tuple(b.aval.shape)) for a, b in zip(eqn.outvars, eqn2.outvars, strict=True)],
             _source(eqn),
         )
 
     def apply(self, equation: Equation, values: list) -> list:
         """Outputs of one equation; constants are computed at once, so that numbers stay known while tracing."""
-        if all(isinstance(v, Det) and not isinstance(v.array, jax.core.Tracer) for v in values):
+        if all(isinstance(v, Det) and not is_traced(v.array) for v in values):
             with jax.ensure_compile_time_eval():
                 return self._apply(equation, values)
         return self._apply(equation, values)
@@ -130,9 +128,8 @@ class Interpreter:
             deterministic
             and not any(map(any, map(equation.wide_in, range(len(values)))))
             and (not any(any(equation.wide_out(i)) for i in range(len(equation.out_shapes))))
-        ):
-            if function is None or not getattr(function, "structural", False):
-                return self._evaluate(equation, values)
+        ) and (function is None or not getattr(function, "structural", False)):
+            return self._evaluate(equation, values)
         if function is None:
             kinds = ", ".join(_kind(v) for v in values)
             raise equation.refuse(f"no rule gives its infinite-width limit (operands: {kinds}).")
@@ -184,7 +181,7 @@ class Interpreter:
 
 
 def _is_key(value) -> bool:
-    return hasattr(value, "dtype") and jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key)
+    return hasattr(value, "dtype") and jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
 
 
 def _kind(value) -> str:

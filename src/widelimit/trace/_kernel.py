@@ -34,8 +34,7 @@ def _run(program: Program, closed, closed2, covariance, x, log=None) -> Field:
     interpreter = Interpreter(covariance, x.dtype, log)
     jaxpr, jaxpr2 = closed.jaxpr, closed2.jaxpr
     wide = [
-        tuple(a != b for a, b in zip(s, t, strict=True))
-        for s, t in zip(program.shapes, program.shapes2, strict=True)
+        tuple(a != b for a, b in zip(s, t, strict=True)) for s, t in zip(program.shapes, program.shapes2, strict=True)
     ]
     weights = [
         Weight(i, p, tuple(range(len(s))), (0,) * len(s), s, s, w)
@@ -134,7 +133,7 @@ class Kernel:
 
 
 def _is_jax(x) -> bool:
-    return isinstance(x, jax.Array | jax.core.Tracer)
+    return isinstance(x, jax.Array)
 
 
 def _floats(*xs):

@@ -63,9 +63,7 @@ def limit(f: Callable, prior: Callable[[int], Any] | None = None, *, lr: Any = N
     if not callable(f):
         raise TypeError(f"limit: the first argument must be a function or a builder, not {f!r}.")
     if prior is not None and not callable(prior):
-        raise TypeError(
-            "limit: prior must be a function of the width n, e.g. lambda n: {'W': wl.normal((n, 8))}."
-        )
+        raise TypeError("limit: prior must be a function of the width n, e.g. lambda n: {'W': wl.normal((n, 8))}.")
     return Limit(f, prior, lr)
 
 
@@ -113,9 +111,7 @@ class Limit:
 
 def _explained(program: Program, log) -> list[str]:
     lines = ["parameters (shape with n for wide axes; std; learning rate)"]
-    for name, prior, shape, shape2 in zip(
-        program.names, program.priors, program.shapes, program.shapes2, strict=False
-    ):
+    for name, prior, shape, shape2 in zip(program.names, program.priors, program.shapes, program.shapes2, strict=False):
         axes = ", ".join("n" if a != b else str(a) for a, b in zip(shape, shape2, strict=True))
         lines.append(
             f"  {name or 'params'}: ({axes})  std {float(prior.variance) ** 0.5:.4g}  lr {float(prior.lr):.4g}"
@@ -132,9 +128,7 @@ def _explained(program: Program, log) -> list[str]:
             if isinstance(out, Field):
                 node = out.blocks[0][0]
                 what = f"{type(node).__name__}{' (Gaussian)' if node.gaussian else ''}, wide axis {out.wide_axis}"
-        lines.append(
-            f"  {equation.name:20s} -> {what}" + (f"   [{equation.source}]" if equation.source else "")
-        )
+        lines.append(f"  {equation.name:20s} -> {what}" + (f"   [{equation.source}]" if equation.source else ""))
     lines.append("approximations")
     for name, held in approximate.items():
         if held is None:
@@ -143,9 +137,7 @@ def _explained(program: Program, log) -> list[str]:
             dual, variance = held
             if hasattr(dual, "error"):
                 errors = [float(jnp.max(e)) for e in dual.error(jnp.asarray(variance))]
-                lines.append(
-                    f"  {name}: relative error at most {errors[0]:.1e} (K), {errors[1]:.1e} (its derivative)"
-                )
+                lines.append(f"  {name}: relative error at most {errors[0]:.1e} (K), {errors[1]:.1e} (its derivative)")
     lines += [f"  {note}" for note in program.notes]
     if lines[-1] == "approximations":
         lines.append("  none: every expectation in closed form")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 
+from widelimit._precision import is_traced
 from widelimit.fields import Apply, Const, Derivative, Ew, Literal, Node, Parameter, Prod, Sum, Variable
 from widelimit.trace._values import is_number
 
@@ -43,7 +43,7 @@ def _chain(node: Node):
         return None
     if isinstance(node, Ew):
         out = []
-        for root, inner in _chain(node.leaf):
+        for root, inner in _chain(node.leaf) or []:
             expression = _substitute(node.expression, inner)
             if expression is not None:
                 out.append((root, expression))
@@ -84,7 +84,7 @@ def _affine_chain(node: Node):
     constants = [(c, n.array) for c, n in node.terms if isinstance(n, Const)]
     if len(varying) != 1 or not all(is_number(c) for c, _ in varying + constants):
         return []
-    if any(jnp.size(a) != 1 or isinstance(a, jax.core.Tracer) for _, a in constants):
+    if any(jnp.size(a) != 1 or is_traced(a) for _, a in constants):
         return []
     shift = sum(float(c) * float(jnp.reshape(a, ())) for c, a in constants)
     coefficient, child = varying[0]

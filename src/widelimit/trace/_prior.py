@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core as jex_core
 
+from widelimit._precision import is_traced
 from widelimit.fields import Prior
 
 __all__ = ["Normal", "normal", "prior_of_draw"]
@@ -70,7 +71,7 @@ def prior_of_draw(closed, inputs: list) -> list[tuple[Any, Any, bool]]:
                 "wl.limit(f, lambda n: {... wl.normal(shape, std) ...})."
             )
         else:
-            array = np.asarray(v) if not isinstance(v, jax.core.Tracer) else v
+            array = np.asarray(v) if not is_traced(v) else v
             if np.size(array) and np.ptp(array) != 0:
                 raise ValueError(
                     f"parameter array {i} starts at constants that differ from entry to entry; only equal entries "
@@ -128,11 +129,7 @@ def _step(eqn, values):
         if name in ("broadcast_in_dim", "iota"):
             shape = params["shape"]
             if name == "broadcast_in_dim" and np.size(values[0]) == 1:
-                return [
-                    np.broadcast_to(np.reshape(values[0], ()), shape)
-                    if not isinstance(values[0], jax.core.Tracer)
-                    else values[0]
-                ]
+                return [np.broadcast_to(np.reshape(values[0], ()), shape) if not is_traced(values[0]) else values[0]]
         values = [jnp.asarray(v) for v in values]
         out = eqn.primitive.bind(*values, **params)
         return out if eqn.primitive.multiple_results else [out]
@@ -151,7 +148,7 @@ def _affine(name, values):
     law, number = (values[0], values[1]) if first else (values[1], values[0])
     if np.size(number) != 1:
         return _Random()
-    number = number if isinstance(number, jax.core.Tracer) else float(np.reshape(number, ()))
+    number = number if is_traced(number) else float(np.reshape(number, ()))
     if name == "mul":
         return _Law(law.mean * number, law.std * abs(number), law.gaussian)
     if name == "div" and first:

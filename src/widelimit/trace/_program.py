@@ -154,7 +154,8 @@ def program_of_builder(builder, lr="ntk") -> Program:
             leaves, structure = jax.tree.flatten(model)
             is_array = [hasattr(a, "dtype") and jnp.issubdtype(a.dtype, jnp.inexact) for a in leaves]
             held.update(
-                structure=structure, is_array=is_array, static=[a for a, i in zip(leaves, is_array, strict=True) if not i],
+                structure=structure, is_array=is_array,
+                static=[a for a, i in zip(leaves, is_array, strict=True) if not i],
                 names=[m for m, i in zip(_names(model), is_array, strict=True) if i], callable=callable(model),
             )  # fmt: skip
             return [a for a, i in zip(leaves, is_array, strict=True) if i]

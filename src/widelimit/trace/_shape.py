@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from widelimit._precision import is_traced
 from widelimit.fields import Axes, Const, Linear, Sum
 from widelimit.trace._contraction import permuted
 from widelimit.trace._interpreter import rule
@@ -64,9 +65,7 @@ def _broadcast_field(equation, field, where, shape):
     wide_out = equation.wide_out()
     axis = None if field.wide_axis is None else where[field.wide_axis]
     if any(w and i != axis for i, w in enumerate(wide_out)):
-        raise equation.refuse(
-            "a random value is repeated along a wide axis, so its channels are not independent."
-        )
+        raise equation.refuse("a random value is repeated along a wide axis, so its channels are not independent.")
     finite_out = [i for i in range(len(shape)) if i != axis]
     back = {j: i for i, j in enumerate(where)}
     in_shape = equation.in_shapes[0][0]
@@ -89,11 +88,7 @@ def _reshape(interpreter, equation, values):
     if isinstance(value, Det):
         return Det(jnp.reshape(value.array, _wide_sizes(equation)))
     matches = _axis_matches(before, after)
-    if (
-        matches is None
-        or (equation.params.get("dimensions", None) not in (None,)
-        and equation.name == "reshape")
-    ):
+    if matches is None or (equation.params.get("dimensions", None) not in (None,) and equation.name == "reshape"):
         raise equation.refuse(
             "axes are merged or split.",
             "Remedy: keep the axes apart (contract over several axes with jnp.einsum).",
@@ -256,9 +251,7 @@ def _reduce_sum(interpreter, equation, values):
     finite = sorted((a for a in axes if a != value.wide_axis), reverse=True)
     if value.wide_axis in axes:
         array = interpreter.field_mean(value)
-        with (
-            contextlib.nullcontext() if isinstance(array, jax.core.Tracer) else jax.ensure_compile_time_eval()
-        ):
+        with contextlib.nullcontext() if is_traced(array) else jax.ensure_compile_time_eval():
             array = jnp.broadcast_to(jnp.asarray(array, interpreter.dtype), value.shape)
             return Det(jnp.sum(array, axis=tuple(_finite_index(value, a) for a in finite)))
     for a in finite:
@@ -283,6 +276,4 @@ def _no_limit(interpreter, equation, values):
     if all(isinstance(v, Det) for v in values) and not any(equation.wide_in(0)):
         return interpreter._evaluate(equation, values)
     axes = equation.params.get("axes", equation.params.get("dimension"))
-    raise equation.refuse(
-        f"taken over axes {axes} of a wide random field it has no deterministic closed-form limit."
-    )
+    raise equation.refuse(f"taken over axes {axes} of a wide random field it has no deterministic closed-form limit.")

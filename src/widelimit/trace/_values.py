@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
+from widelimit._precision import is_traced
 from widelimit.fields import Axes, Const, Ew, Frozen, Linear, Mat, Node, Noise, Prior, Prod, Sum, Vec
 
 __all__ = ["Det", "Field", "Weight", "aligned", "shifted"]
@@ -73,9 +74,7 @@ def shifted(node: Node, by: int) -> Node:
     if isinstance(node, Noise):
         return Noise(node.key, node.first, node.second, node.shape, node.offset + by)
     if isinstance(node, Mat):
-        return Mat(
-            node.key, node.prior, node.child, node.n, node.contracted, node.free, node.rows, node.offset + by
-        )
+        return Mat(node.key, node.prior, node.child, node.n, node.contracted, node.free, node.rows, node.offset + by)
     if isinstance(node, Sum):
         return Sum([(c, shifted(x, by)) for c, x in node.terms])
     if isinstance(node, Prod):
@@ -95,7 +94,7 @@ def aligned(fields: list[Field]) -> list[tuple[list[Node], int]]:
     """Blocks of several fields cut at common boundaries: lists of nodes, one per field, and the channels of each."""
     edges = sorted({e for f in fields for e in _edges(f)})
     out = []
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in itertools.pairwise(edges):
         out.append(([_piece(f, low) for f in fields], high - low))
     return out
 
@@ -135,4 +134,4 @@ def as_field(weight: Weight) -> Field:
 
 def is_number(value) -> bool:
     """A scalar known while tracing."""
-    return isinstance(value, float | int) or (jnp.ndim(value) == 0 and not isinstance(value, jax.core.Tracer))
+    return isinstance(value, float | int) or (jnp.ndim(value) == 0 and not is_traced(value))

@@ -14,9 +14,7 @@ from widelimit.lab.experiments._base import Experiment
 SHRINK = 2.0
 
 
-def _final_drift(
-    context: Context, name: str, width: int, times: np.ndarray, rule: Rule, y=None
-) -> list[float]:
+def _final_drift(context: Context, name: str, width: int, times: np.ndarray, rule: Rule, y=None) -> list[float]:
     return [
         float(context.train(width, context.seed(name, width, i), times, rule, y).record.drift[-1])
         for i in range(context.fewer_seeds(width))
@@ -43,9 +41,7 @@ def run_decay(context: Context) -> dict[str, Any]:
     steps = context.sizes.steps
     times, widths = context.times(steps), context.upper_widths
     rules = [Rule(decay=SHRINK / steps, anchor=anchor) for anchor in (0.0, 1.0)]
-    drift = context.map(
-        lambda width: [_final_drift(context, "decay", width, times, rule) for rule in rules], widths
-    )
+    drift = context.map(lambda width: [_final_drift(context, "decay", width, times, rule) for rule in rules], widths)
     return {
         "steps": steps,
         "widths": list(widths),
@@ -73,6 +69,4 @@ def run_feature_learning(context: Context) -> dict[str, Any]:
 
 LOGISTIC = Experiment("logistic", "Logistic loss", run_logistic, (8, 20, 300))
 DECAY = Experiment("decay", "Weight decay to zero and to the start", run_decay, (15, 40, 600))
-FEATURE_LEARNING = Experiment(
-    "features", "Feature learning in the μP scaling", run_feature_learning, (6, 20, 300)
-)
+FEATURE_LEARNING = Experiment("features", "Feature learning in the μP scaling", run_feature_learning, (6, 20, 300))

@@ -34,8 +34,7 @@ def run(context: Context) -> dict[str, Any]:
     def one_width(job: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, int]:
         width, networks = job
         runs = [
-            context.train(width, context.seed("ensemble", width, i), times, Rule(fixed=eta))
-            for i in range(networks)
+            context.train(width, context.seed("ensemble", width, i), times, Rule(fixed=eta)) for i in range(networks)
         ]
         outputs = np.array([r.record.f for r in runs])
         starts = np.array([r.f0 for r in runs])
@@ -112,9 +111,7 @@ def _bands(context: Context, outputs: np.ndarray, times: np.ndarray, eta: float)
             row |= {"networks_mean": f.mean(0), "networks_std": f.std(0, ddof=1)}
             row["inside"] = float(np.mean(np.abs(f - mean) < 2 * std + 1e-9))
         rows.append(row)
-    posterior = dynamics.posterior(
-        nngp[:n, :n], task.y, nngp_test=nngp[path, :n], nngp_test_test=nngp[path, path]
-    )
+    posterior = dynamics.posterior(nngp[:n, :n], task.y, nngp_test=nngp[path, :n], nngp_test_test=nngp[path, path])
     mean, std = _band(posterior)
     return {"angle": task.angle, "marks": task.marks, "rows": rows, "nngp_mean": mean, "nngp_std": std}
 

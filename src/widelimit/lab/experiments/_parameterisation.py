@@ -26,10 +26,7 @@ def run(context: Context) -> dict[str, Any]:
 
     def one_width(width: int) -> list[tuple[np.ndarray, ...]]:
         seeds = context.sizes.init_seeds if width <= last else max(4, context.sizes.init_seeds // 4)
-        starts = [
-            at_start(context.shape(width), context.seed("parameterisation", width, i), X)
-            for i in range(seeds)
-        ]
+        starts = [at_start(context.shape(width), context.seed("parameterisation", width, i), X) for i in range(seeds)]
         return [tuple(0.5 * (K + K.T) for K in (start.ntk, start.standard)) for start in starts]
 
     draws = context.map(one_width, widths)

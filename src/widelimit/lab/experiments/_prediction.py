@@ -98,9 +98,7 @@ def _kernels(shape: Shape, X, X_test) -> list[tuple[np.ndarray, np.ndarray]]:
     return [(K[:n, :n], K[n:, :n]) for K in _limit.limit_kernels(shape, np.concatenate([X, X_test]))]
 
 
-def _kernel_rows(
-    context: Context, shape: Shape, X, Y, X_test, Y_test, steps: int
-) -> tuple[list[dict], float]:
+def _kernel_rows(context: Context, shape: Shape, X, Y, X_test, Y_test, steps: int) -> tuple[list[dict], float]:
     """Rows of the table for the three predictors of infinite width, and the learning rate of the networks."""
     classes = context.data.kind == "classes"
     _kernels(shape, X, X_test)  # what is compiled once is not counted, here and for the networks

@@ -19,9 +19,7 @@ def run(context: Context) -> dict[str, Any]:
     """
     times = context.times(context.sizes.steps // 2)
     widths = context.upper_widths
-    by_width = context.map(
-        lambda width: [_one(context, width, eta, times) for eta in context.sizes.etas], widths
-    )
+    by_width = context.map(lambda width: [_one(context, width, eta, times) for eta in context.sizes.etas], widths)
     shown = len(widths) // 2
     rows = []
     for k, eta in enumerate(context.sizes.etas):
@@ -42,9 +40,7 @@ def _one(context: Context, width: int, eta: float, times: np.ndarray) -> dict[st
     n, y = context.task.n, context.task.y
     # Above the threshold the drift is of order one and scatters little.
     seeds = context.settings.seeds_at(width) if eta < 2 else context.fewer_seeds(width) // 2 + 1
-    runs = [
-        context.train(width, context.seed("rates", width, i), times, Rule(rate=eta)) for i in range(seeds)
-    ]
+    runs = [context.train(width, context.seed("rates", width, i), times, Rule(rate=eta)) for i in range(seeds)]
     loss = np.array([0.5 * ((r.record.f[:, :n] - y) ** 2).sum(1) for r in runs])
     return {
         "drift": [r.record.drift[-1] for r in runs],

@@ -41,9 +41,7 @@ def run(context: Context) -> dict[str, Any]:
     top = 2.0 / float(dynamics.max_learning_rate(ntk[:n]))
     for k, (name, alpha) in enumerate((("lazy", 1.0), ("rich", SCALE))):
         eta = (1.0 if alpha == 1.0 else 0.2) / (alpha**2 * top)
-        runs = fit_networks(
-            shape, seeds, X[:n], Y[:n], X[n:], STEPS, Rule(fixed=eta, alpha=alpha, centre=1.0)
-        )
+        runs = fit_networks(shape, seeds, X[:n], Y[:n], X[n:], STEPS, Rule(fixed=eta, alpha=alpha, centre=1.0))
         right = np.array([np.mean(np.sign(f) == Y[n:]) for f, _, _ in runs])
         out[name] = {"alpha": alpha, "accuracy": right, "train_mse": [mse(f, Y[:n]) for _, f, _ in runs]}
         context.tick(2 + k, 3)

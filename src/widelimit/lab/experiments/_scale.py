@@ -26,10 +26,7 @@ def run(context: Context) -> dict[str, Any]:
     seen = slice(0, task.test.stop)
     seeds = max(4, context.settings.seeds_at(width) // 2)
     out: dict[str, Any] = {"width": width, "alphas": list(ALPHAS)}
-    out |= {
-        name: []
-        for name in ("drift", "test_loss", "train_loss", "alignment", "alignment_start", "linear_gap")
-    }
+    out |= {name: [] for name in ("drift", "test_loss", "train_loss", "alignment", "alignment_start", "linear_gap")}
     for k, alpha in enumerate(ALPHAS):
         # A low rate: below alpha = 1 the curvature grows while the network learns features.
         rule = Rule(alpha=alpha, centre=1.0, rate=0.25)

@@ -23,9 +23,7 @@ def _closed(y: np.ndarray, K: np.ndarray, run: Trained, times: np.ndarray) -> np
     """
     n = len(y)
     # A kernel computed in float32 is symmetric to rounding only.
-    predict = dynamics.steps(
-        0.5 * (K[:n] + K[:n].T), y, learning_rate=float(run.learning_rate), f0=run.f0[:n]
-    )
+    predict = dynamics.steps(0.5 * (K[:n] + K[:n].T), y, learning_rate=float(run.learning_rate), f0=run.f0[:n])
     return np.asarray(predict(times, K, run.f0))
 
 

@@ -58,9 +58,7 @@ def _convergence(results: Results):
                 ("log", "log"),
             )
         )
-        numbers += [
-            slope_note(f"slope, {name}, {rows['label']}", r["widths"], rows[what]) for rows in r["networks"]
-        ]
+        numbers += [slope_note(f"slope, {name}, {rows['label']}", r["widths"], rows[what]) for rows in r["networks"]]
     return panels, numbers
 
 
@@ -71,14 +69,11 @@ def _heat_maps(results: Results):
     limit = np.array(start["limit"], np.float64)
     top = float(np.abs(limit).max())
     panels = [
-        image(f"K̂₀, N = {widths[k]}", start["kernels"][k], limits=(-top, top), colour="diverging")
-        for k in chosen
+        image(f"K̂₀, N = {widths[k]}", start["kernels"][k], limits=(-top, top), colour="diverging") for k in chosen
     ]
     panels.append(image("K∞", limit, limits=(-top, top), colour="diverging", colourbar="kernel"))
     n = len(limit)
-    changes = [
-        np.array(trained[k]["KT"], np.float64) - np.array(trained[k]["K0"], np.float64)[:n] for k in chosen
-    ]
+    changes = [np.array(trained[k]["KT"], np.float64) - np.array(trained[k]["K0"], np.float64)[:n] for k in chosen]
     most = max(float(np.max(np.abs(c), where=np.isfinite(c), initial=1e-300)) for c in changes)
     for k, change in zip(chosen, changes, strict=True):
         panels.append(image(f"K_T − K_0, N = {widths[k]}", change, limits=(-most, most), colour="diverging"))

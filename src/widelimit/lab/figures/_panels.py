@@ -103,9 +103,7 @@ def image(
     }  # fmt: skip
 
 
-def points(
-    label: str, x: Sequence[float], samples: Sequence[Any], group: int | None = None
-) -> dict[str, Any]:
+def points(label: str, x: Sequence[float], samples: Sequence[Any], group: int | None = None) -> dict[str, Any]:
     """Geometric means over seeds with bars of two standard errors; what is not finite and positive is left
     out.
     """
@@ -140,9 +138,7 @@ def note(name: str, text: str) -> dict[str, str]:
     return {"name": name, "text": text}
 
 
-def slope_note(
-    name: str, x: Sequence[float], samples: Sequence[Any], *, upper: bool = False
-) -> dict[str, str]:
+def slope_note(name: str, x: Sequence[float], samples: Sequence[Any], *, upper: bool = False) -> dict[str, str]:
     """A fitted slope with its interval, or that there is none."""
     arrays = [np.asarray(s, np.float64).ravel() for s in samples]
     if len(arrays) < 2 or not all(a.size and np.all(np.isfinite(a) & (a > 0)) for a in arrays):

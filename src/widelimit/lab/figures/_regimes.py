@@ -29,19 +29,13 @@ def _bands(results: Results):
     for row in b["rows"]:
         mean, std = np.array(row["mean"], np.float64), np.array(row["std"], np.float64)
         t = "∞" if row["steps"] is None else f"{row['steps']:.0f}"
-        content = [
-            series("closed form ±2σ (NTK)", x, mean, "band", low=mean - 2 * std, high=mean + 2 * std, group=0)
-        ]
+        content = [series("closed form ±2σ (NTK)", x, mean, "band", low=mean - 2 * std, high=mean + 2 * std, group=0)]
         content.append(series("closed form, mean", x, mean, "line", group=0))
         if "networks_mean" in row:
             middle, width = (np.array(row[k], np.float64) for k in ("networks_mean", "networks_std"))
             label = f"{e['networks']} networks, mean and ±2σ"
-            content.append(
-                series(label, x, middle, "points", low=middle - 2 * width, high=middle + 2 * width, group=1)
-            )
-            numbers.append(
-                note(f"networks inside the band at t = {t}", f"{row['inside']:.1%} (a Gaussian: 95.4 %)")
-            )
+            content.append(series(label, x, middle, "points", low=middle - 2 * width, high=middle + 2 * width, group=1))
+            numbers.append(note(f"networks inside the band at t = {t}", f"{row['inside']:.1%} (a Gaussian: 95.4 %)"))
         else:
             content.append(series("NNGP posterior ±2σ", x, nngp - 2 * spread, "dashed", group=2))
             content.append(series("", x, nngp + 2 * spread, "dashed", group=2))
@@ -107,9 +101,7 @@ def _catapult(results: Results):
         numbers.append(slope_note(name, r["widths"], row["drift"], upper=True))
     return [
         lines(f"loss, N = {r['shown_width']}", "steps", "½ Σ (f − y)²", loss, ("linear", "log")),
-        lines(
-            f"sharpness, N = {r['shown_width']}", "steps", "η λmax(K_t)", sharp, marks=[mark("y", 2.0, "2")]
-        ),
+        lines(f"sharpness, N = {r['shown_width']}", "steps", "η λmax(K_t)", sharp, marks=[mark("y", 2.0, "2")]),
         heat,
     ], numbers
 

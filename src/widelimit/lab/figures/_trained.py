@@ -109,9 +109,7 @@ def _losses(results: Results):
             f = np.array(last[name], np.float64)[:, part]
             loss = np.maximum(np.mean((f - target) ** 2, axis=1), 1e-14)
             content.append(series(label, times[1:], loss[1:], style, group=k))
-        panels.append(
-            lines(f"{title}, N = {last['width']}", "steps", "mean (f − y)²", content, ("log", "log"))
-        )
+        panels.append(lines(f"{title}, N = {last['width']}", "steps", "mean (f − y)²", content, ("log", "log")))
     gaps = [
         points("network − linearised", widths, [r["linear_gap"] for r in rows], 0),
         points("network − infinite kernel", widths, [r["limit_gap"] for r in rows], 2),
@@ -156,9 +154,7 @@ def _modes(results: Results):
     numbers = []
     if good.any():
         error = np.abs(rates[good] / values[good] - 1)
-        numbers.append(
-            note("|rate/λ − 1|, median over modes", f"{np.median(error):.2g} (largest {error.max():.2g})")
-        )
+        numbers.append(note("|rate/λ − 1|, median over modes", f"{np.median(error):.2g} (largest {error.max():.2g})"))
     title = f"residual along eigenvectors of K̂₀, N = {r['width']}"
     return [
         lines(title, "steps t", "|u_iᵀ(y − f_t)|", content, ("linear", "log")),
