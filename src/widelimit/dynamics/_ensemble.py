@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,14 +11,18 @@ import numpy as np
 from widelimit.dynamics._flow import Flow, ridge_of
 from widelimit.solve import spectrum
 
+if TYPE_CHECKING:  # shapes in signatures, for readers and type checkers: nothing is loaded
+    from jaxtyping import Float
+    from numpy.typing import ArrayLike
+
 __all__ = ["GaussianProcess", "ntk_ensemble", "posterior"]
 
 
 class GaussianProcess(NamedTuple):
     """Mean (m,) or (m, outputs), and covariance (m, m), the same for each output."""
 
-    mean: Any
-    covariance: Any
+    mean: Float[Any, "m ..."]
+    covariance: Float[Any, "m m"]
 
 
 def _blocks(n, m, **blocks):
@@ -37,13 +41,13 @@ def _blocks(n, m, **blocks):
 
 def ntk_ensemble(
     t: float,
-    ntk: Any,
-    nngp: Any,
-    Y: Any,
+    ntk: Float[ArrayLike, "n n"],
+    nngp: Float[ArrayLike, "n n"],
+    Y: Float[ArrayLike, "n ..."],
     *,
-    ntk_test: Any,
-    nngp_test: Any,
-    nngp_test_test: Any,
+    ntk_test: Float[ArrayLike, "m n"],
+    nngp_test: Float[ArrayLike, "m n"],
+    nngp_test_test: Float[ArrayLike, "m m"],
     loss: Literal["sum", "mean"] = "sum",
     learning_rate: float = 1.0,
     ridge: float = 0.0,
@@ -57,7 +61,8 @@ def ntk_ensemble(
 
     ntk, nngp: (n, n) of the training points; ntk_test, nngp_test: (m, n) test by training; nngp_test_test: (m, m).
     t in [0, infinity]; other arguments as in `flow`.  Passing the NNGP for the NTK gives networks of which only the
-    last layer is trained.  Source: Lee et al. 2019, eq. 14-16.
+    last layer is trained.  Raises ValueError for shapes that do not fit, NaN or infinity.  Source: Lee et al. 2019,
+    eq. 14-16.
     """
     F = Flow(ntk, Y, loss, learning_rate, ridge, ridge_relative, None)
     n, m = len(F.Y), np.shape(ntk_test)[0]
@@ -77,11 +82,11 @@ def ntk_ensemble(
 
 
 def posterior(
-    nngp: Any,
-    Y: Any,
+    nngp: Float[ArrayLike, "n n"],
+    Y: Float[ArrayLike, "n ..."],
     *,
-    nngp_test: Any,
-    nngp_test_test: Any,
+    nngp_test: Float[ArrayLike, "m n"],
+    nngp_test_test: Float[ArrayLike, "m m"],
     ridge: float = 0.0,
     ridge_relative: bool = False,
 ) -> GaussianProcess:
@@ -90,7 +95,9 @@ def posterior(
         mean = K_xX (K + ridge I)^-1 Y,    covariance = K_xx - K_xX (K + ridge I)^-1 K_Xx.
 
     ridge: the variance of the noise on the targets (times the mean of K's diagonal if `ridge_relative`); the covariance
-    is that of the noise-free function.  Source: Rasmussen & Williams 2006, eq. 2.23-2.24; Lee et al. 2018, eq. 9.
+    is that of the noise-free function.  nngp: (n, n); Y: (n,) or (n, outputs); nngp_test: (m, n), test by training;
+    nngp_test_test: (m, m).  Raises ValueError for shapes that do not fit, NaN or infinity; a SingularGramWarning as in
+    `flow`.  Source: Rasmussen & Williams 2006, eq. 2.23-2.24; Lee et al. 2018, eq. 9.
     """
     found = spectrum(nngp, name="nngp", ridge=ridge_of(nngp, ridge, ridge_relative))
     n, m = len(found.lam), np.shape(nngp_test)[0]

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from widelimit.solve import Spectrum, spectrum
+
+if TYPE_CHECKING:  # shapes in signatures, for readers and type checkers: nothing is loaded
+    from jaxtyping import Float
+    from numpy.typing import ArrayLike
 
 __all__ = ["Flow", "Steps", "flow", "max_learning_rate", "ridge_of", "steps"]
 
@@ -23,7 +27,7 @@ def _targets(Y, n: int, name: str = "Y") -> tuple[np.ndarray, bool]:
     return (Y[:, None], True) if Y.ndim == 1 else (Y, False)
 
 
-def ridge_of(K, ridge: float, relative: bool) -> float:
+def ridge_of(K: Float[ArrayLike, "n n"], ridge: float, relative: bool) -> float:
     """The ridge in K's units: as given, or times the mean of K's diagonal."""
     if not np.isfinite(ridge) or ridge < 0:
         raise ValueError(f"ridge must be a finite number >= 0, not {ridge!r}.")
@@ -61,7 +65,7 @@ class Flow:
         # 1 - e^(-rate lam t)
         return -np.expm1(-self.rate * lam * t)
 
-    def gain(self, lam: np.ndarray, t: float) -> np.ndarray:
+    def gain(self, lam: Float[np.ndarray, " n"], t: float) -> Float[np.ndarray, " n"]:
         """``(1 - e^(-eta lam t)) / lam``; at lam = 0 its limit ``eta t``, and 0 at infinite time (pseudo-inverse)."""
         positive = lam > 0
         safe = np.where(positive, lam, 1.0)
@@ -69,7 +73,13 @@ class Flow:
             return np.where(positive, 1 / safe, 0.0)
         return np.where(positive, self._decay(safe, t) / safe, self.rate * t)
 
-    def __call__(self, t, K_test=None, f0_test=None):
+    def __call__(
+        self,
+        t: Float[ArrayLike, "*times"],
+        K_test: Float[ArrayLike, "m n"] | None = None,
+        f0_test: Float[ArrayLike, "m ..."] | None = None,
+    ) -> Float[Any, "*times_points_outputs"]:
+        """Outputs at the times t; ValueError for t below 0, and for shapes that do not go with K and Y."""
         times = np.asarray(t, np.float64)
         if np.isnan(times).any() or (times < 0).any():
             raise ValueError("t must be >= 0 (infinity is allowed).")
@@ -129,14 +139,14 @@ class Steps(Flow):
 
 
 def flow(
-    K: Any,
-    Y: Any,
+    K: Float[ArrayLike, "n n"],
+    Y: Float[ArrayLike, "n ..."],
     *,
     loss: Literal["sum", "mean"] = "sum",
     learning_rate: float = 1.0,
     ridge: float = 0.0,
     ridge_relative: bool = False,
-    f0: Any = None,
+    f0: Float[ArrayLike, "n ..."] | None = None,
 ) -> Flow:
     """Gradient flow of the squared loss with a constant kernel, solved.
 
@@ -157,19 +167,20 @@ def flow(
 
 
 def steps(
-    K: Any,
-    Y: Any,
+    K: Float[ArrayLike, "n n"],
+    Y: Float[ArrayLike, "n ..."],
     *,
     loss: Literal["sum", "mean"] = "sum",
     learning_rate: float = 1.0,
     ridge: float = 0.0,
     ridge_relative: bool = False,
-    f0: Any = None,
+    f0: Float[ArrayLike, "n ..."] | None = None,
 ) -> Steps:
     """Gradient descent in steps of size eta with a constant kernel: ``f_k = Y + (I - eta K)^k (f_0 - Y)`` for ridge 0.
 
     Arguments as in `flow`; F(k) after k steps, exactly what gradient descent of the linearised network gives.  Warns
     where ``eta lambda_max > 2``, for the iteration then grows without bound (the values returned are still its own).
+    Raises ValueError as `flow`, and from F for a number of steps that is no integer.
     """
     out = Steps(K, Y, loss, learning_rate, ridge, ridge_relative, f0)
     top = out.rate * out.spectrum.lam[-1]
@@ -184,12 +195,13 @@ def steps(
 
 
 def max_learning_rate(
-    K: Any, *, loss: Literal["sum", "mean"] = "sum", outputs: int = 1, momentum: float = 0.0
+    K: Float[ArrayLike, "n n"], *, loss: Literal["sum", "mean"] = "sum", outputs: int = 1, momentum: float = 0.0
 ) -> float:
     """Largest stable learning rate of gradient descent with a constant kernel, ``2 (1 + momentum) / lambda_max``.
 
     loss and number of outputs as in `flow` (the mean loss allows n x outputs times more); momentum in [0, 1), heavy
-    ball.  Source: Lee et al. 2019, section 2.2; Polyak 1964.
+    ball.  K: (n, n).  Infinity for K = 0.  Raises ValueError for a K that is no Gram matrix, a momentum outside [0, 1).
+    Source: Lee et al. 2019, section 2.2; Polyak 1964.
     """
     if not 0 <= momentum < 1:
         raise ValueError(f"momentum must lie in [0, 1), not {momentum!r}.")

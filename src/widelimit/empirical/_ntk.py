@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
+
+if TYPE_CHECKING:  # shapes in signatures, for readers and type checkers: nothing is loaded
+    from jaxtyping import Float
 
 __all__ = ["EmpiricalKernel", "empirical_ntk", "linearize", "taylor"]
 
@@ -32,8 +35,8 @@ class EmpiricalKernel:
         f = self._f if not callable(self._output) else lambda p, x: self._output(self._f(p, x))
         return jax.jacrev(lambda p: jnp.ravel(f(p, x)))(self._params)
 
-    def __call__(self, x1, x2):
-        """Kernel of the pair."""
+    def __call__(self, x1: Float[jax.Array, "*input"], x2: Float[jax.Array, "*input"]) -> Float[jax.Array, "*outputs"]:
+        """Kernel of the pair: a scalar, (O,) or (O, O) by `output`."""
         J1, J2 = _weighted(self._jacobian(x1), self._lr), self._jacobian(x2)
         full = jax.tree.reduce(
             jnp.add,
@@ -52,7 +55,7 @@ class EmpiricalKernel:
         diagonal = jnp.diagonal(full)
         return {"diag": diagonal, "sum": diagonal.sum(), "mean": diagonal.mean()}[self._output]
 
-    def diag(self, x):
+    def diag(self, x: Float[jax.Array, "*input"]) -> Float[jax.Array, "*outputs"]:
         """Kernel of x with itself."""
         return self(x, x)
 
@@ -65,7 +68,8 @@ def empirical_ntk(f: Callable, params: Any, *, output: Any = "mean", lr: Any = N
     f: ``f(params, x)`` for one example; params: any pytree.  output: "mean" the trace over outputs divided by their
     number (comparable with `wl.ntk`), "sum" the trace, "diag" each output with itself (O,), "full" (O, O), or a
     function that maps the output to the scalar whose kernel is wanted.  lr: learning-rate factors, a number or a pytree
-    like params; None: 1.  Use it with `wl.gram`.  Raises ValueError for an unknown output.
+    like params; None: 1.  Use it with `wl.gram`.  Raises ValueError for an unknown output, TypeError for an f that
+    is no function.  Source: Jacot et al. 2018, section 4.
     """
     if not callable(f):
         raise TypeError(f"empirical_ntk: f must be a function f(params, x), not {f!r}.")
@@ -75,7 +79,11 @@ def empirical_ntk(f: Callable, params: Any, *, output: Any = "mean", lr: Any = N
 
 
 def linearize(f: Callable, params: Any) -> Callable:
-    """First-order expansion in the parameters: ``f_lin(theta, x) = f(theta_0, x) + df/dtheta (theta - theta_0)``."""
+    """First-order expansion in the parameters, ``f_lin(theta, x) = f(theta_0, x) + df/dtheta (theta - theta_0)``.
+
+    The derivative is taken at theta_0.  f: ``f(params, x)``; params: theta_0, any pytree.
+    Returns a function ``(theta, x)`` with f's output shape.  Source: Lee et al. 2019, section 2.2.
+    """
     return taylor(f, params, order=1)
 
 

@@ -40,7 +40,10 @@ class Identity(Module):
 
 @dataclasses.dataclass(frozen=True, init=False)
 class Sequential(Module):
-    """``f_k(... f_2(f_1(x)))``; its parameters are a tuple, one entry a layer."""
+    """``f_k(... f_2(f_1(x)))``; its parameters are a tuple, one entry a layer.
+
+    Raises TypeError for an argument that is not a module, ValueError for none.
+    """
 
     layers: tuple[Module, ...]
 
@@ -63,7 +66,10 @@ class Sequential(Module):
 
 @dataclasses.dataclass(frozen=True, init=False)
 class Residual(Module):
-    """``x + f(x)`` with f the chain of the given layers."""
+    """``x + f(x)`` with f the chain of the given layers, whose output has the shape of x.
+
+    Source: He et al. 2016.
+    """
 
     body: Sequential
 
@@ -94,14 +100,14 @@ class _Branches(Module):
 
 
 class Sum(_Branches):
-    """``f_1(x) + f_2(x) + ...``."""
+    """``f_1(x) + f_2(x) + ...``; the outputs have one shape, the parameters are a tuple."""
 
     def apply(self, params, x, *, key=None):
         return functools.reduce(operator.add, self.outputs(params, x, key))
 
 
 class Product(_Branches):
-    """``f_1(x) * f_2(x) * ...``, entry by entry (gates)."""
+    """``f_1(x) * f_2(x) * ...``, entry by entry (gates); the outputs have one shape, the parameters are a tuple."""
 
     def apply(self, params, x, *, key=None):
         return functools.reduce(operator.mul, self.outputs(params, x, key))

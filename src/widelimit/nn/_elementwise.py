@@ -1,4 +1,4 @@
-"""Elementwise nonlinearities: each is an ordinary function of a preactivation."""
+"""Elementwise nonlinearities ``phi(z)``: each an ordinary function of a preactivation, of any shape, no parameters."""
 
 from __future__ import annotations
 

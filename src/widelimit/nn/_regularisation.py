@@ -29,6 +29,7 @@ class Dropout(Module):
     """``x * mask / keep`` with ``mask ~ Bernoulli(keep)``, fresh for each example; without a key, ``x``.
 
     The limit is that of the network with noise: the kernel of an example with itself is larger by ``1 / keep``.
+    Raises ValueError for a keep outside (0, 1].  Source: Srivastava et al. 2014.
     """
 
     keep: float

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import warnings
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-__all__ = ["SingularGramWarning", "Spectrum", "spectrum"]
+if TYPE_CHECKING:  # shapes in signatures, for readers and type checkers: nothing is loaded
+    from jaxtyping import Bool, Float
+    from numpy.typing import ArrayLike
+
+__all__ = ["SingularGramWarning", "Spectrum", "checked_gram", "spectrum"]
 
 
 class SingularGramWarning(UserWarning):
@@ -15,11 +20,14 @@ class SingularGramWarning(UserWarning):
 
 
 class Spectrum(NamedTuple):
-    """``K = V diag(lam) V^T``, ascending; ``kept`` marks eigenvalues above rounding (the rest count as 0)."""
+    """Eigendecomposition ``K = V diag(lam) V^T`` of a Gram matrix (n, n).
 
-    lam: np.ndarray
-    V: np.ndarray
-    kept: np.ndarray
+    lam: (n,), ascending; V: (n, n), orthogonal; kept: (n,), which eigenvalues are above rounding (the rest count as 0).
+    """
+
+    lam: Float[np.ndarray, " n"]
+    V: Float[np.ndarray, "n n"]
+    kept: Bool[np.ndarray, " n"]
 
     @property
     def condition_number(self) -> float:
@@ -27,13 +35,13 @@ class Spectrum(NamedTuple):
         low = self.lam[0]
         return float(self.lam[-1] / low) if low > 0 else float("inf")
 
-    def apply(self, function, B: np.ndarray) -> np.ndarray:
+    def apply(self, function: Callable, B: Float[np.ndarray, "n m"]) -> Float[np.ndarray, "n m"]:
         """``V diag(function(lam)) V^T B``, with eigenvalues at rounding level set to exactly 0 before."""
         lam = np.where(self.kept, self.lam, 0.0)
         return self.V @ (function(lam)[:, None] * (self.V.T @ B))
 
 
-def checked_gram(K, name: str = "K") -> np.ndarray:
+def checked_gram(K: Float[ArrayLike, "n n"], name: str = "K") -> Float[np.ndarray, "n n"]:
     """A square, symmetric, finite matrix in float64, or a ValueError that says what is wrong."""
     K = np.asarray(K, np.float64)
     if K.ndim != 2 or K.shape[0] != K.shape[1] or K.shape[0] == 0:
@@ -46,7 +54,14 @@ def checked_gram(K, name: str = "K") -> np.ndarray:
     return (K + K.T) / 2
 
 
-def spectrum(K, *, name: str = "K", ridge: float = 0.0, precision: float | None = None, warn: bool = True) -> Spectrum:
+def spectrum(
+    K: Float[ArrayLike, "n n"],
+    *,
+    name: str = "K",
+    ridge: float = 0.0,
+    precision: float | None = None,
+    warn: bool = True,
+) -> Spectrum:
     """Eigendecomposition of ``K + ridge I`` in float64.
 
     precision: relative precision of K's entries (None: that of its dtype, at least float64's); eigenvalues within
