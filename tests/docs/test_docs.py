@@ -60,6 +60,7 @@ def test_the_page_of_claims_is_current():
 
 def words(text: str) -> list[str]:
     """Options, defaults and descriptions; frames, wrapping and the names of types differ between versions."""
+    text = text.replace("(-h)", "-h").replace(",-h", " -h")
     text = re.sub(r"[╭╮╰╯─│]|\b[A-Z]+\.\.\.|\b(STR|INT|FLOAT|PATH|BOOL)\b", " ", text)
     return sorted(text.split())
 
