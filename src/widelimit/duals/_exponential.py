@@ -7,7 +7,7 @@ import math
 
 import jax.numpy as jnp
 
-from widelimit.duals._dual import Dual
+from widelimit.duals._dual import Dual, Sides, image_gap, refined
 
 __all__ = ["Exponential", "Gaussian", "Sine"]
 
@@ -34,6 +34,7 @@ class Sine(Dual):
     a: float = 1.0
     b: float = 1.0
     c: float = 0.0
+    carries_gap = True
 
     def __call__(self, z):
         return self.a * jnp.sin(self.b * z + self.c)
@@ -43,7 +44,31 @@ class Sine(Dual):
         return _signed_sum(A, B, sign * math.cos(2 * self.c))
 
     def kernel(self, pair):
-        return self.a**2 * self._sum(pair, -1)
+        direct = self.a**2 * self._sum(pair, -1)
+        if pair.m is None:
+            return direct
+        return refined(direct, self.gap(pair), self.second_moment(pair.v1), self.second_moment(pair.v2))
+
+    def second_moment(self, v):
+        C = math.cos(2 * self.c)
+        return self.a**2 / 2 * ((1 - C) - C * jnp.expm1(-2 * self.b**2 * v))
+
+    def gap(self, pair):
+        """With ``X = A - B``, ``Y = A + B``, ``C = cos(2c)``, ``g = e^(-b^2 v)``, ``f(X) = 1 - e^(-X)``:
+
+            E[(phi(u) - phi(v))^2]/2 = a^2/2 [f(X) (1 + C - C f(Y)) - C (g1 - g2)^2 / 2],
+
+        and the sum's by exchange of X and Y in the part that is C times that of the sine.
+        """
+        _, v1, v2, m, p = pair.with_gap()
+        b2, C = self.b**2, math.cos(2 * self.c)
+        half = Sides.of(v1, v2, m).root ** 2 / 2
+        fX, fY = -jnp.expm1(-b2 * (m + half)), -jnp.expm1(-b2 * (p + half))
+        uneven = (jnp.exp(-b2 * jnp.minimum(v1, v2)) * jnp.expm1(-b2 * jnp.abs(v1 - v2))) ** 2 / 2
+        below = fX * (1 + C - C * fY) - C * uneven
+        above = (1 - C) * (2 - fX) + C * (fY * (2 - fX) - uneven)
+        size = self.a**2 / 2
+        return image_gap(size * below, size * above, self.second_moment(v1), self.second_moment(v2))
 
     def derivative_kernel(self, pair):
         return (self.a * self.b) ** 2 * self._sum(pair, 1)

@@ -35,7 +35,7 @@ def _expect(cov, X, Y, tie, derivative: bool):
     if u is v and tie == full_tie(u) and first == second:
         variance = cov.variance(u)
         return first.derivative_second_moment(variance) if derivative else first.second_moment(variance)
-    pair = gaussian_pair(cov, u, v, tie, first.kinked or second.kinked)
+    pair = gaussian_pair(cov, u, v, tie, first.wants_gap or second.wants_gap)
     if first == second:
         return first.derivative_kernel(pair) if derivative else first.kernel(pair)
     if isinstance(first, PiecewiseLinear) and isinstance(second, PiecewiseLinear):
