@@ -27,11 +27,11 @@ _TOLERANCE = 2e-13
 _DEGREE = 8
 
 
-def _clean(value: float) -> float:
+def _clean(value: float, tolerance: float = 4e-15) -> float:
     # 0.49999999999999994 -> 0.5: coefficients come from evaluations of the function
     value = float(value)
     rounded = round(value, 12)
-    return rounded if abs(rounded - value) <= 4e-15 * max(1.0, abs(value)) else value
+    return rounded if abs(rounded - value) <= tolerance * max(1.0, abs(value)) else value
 
 
 def _piecewise_linear(f, at, function):
@@ -46,9 +46,9 @@ def _step(f, at, function):
 
 def _kinked(f, at, function):
     """Kinks at the meeting points of neighbouring lines; two of them must be 1/8 apart, and at most 12 within +-24."""
-    z = np.arange(-24.0, 24.0, 1 / 24) + 0.0131
+    z = np.arange(-24.0, 24.0, 1 / 32) + 13 / 1024  # dyadic: no rounding of the points themselves
     values = f(z)
-    slopes = np.diff(values) * 24
+    slopes = np.array([_clean(s, 2e-13) for s in np.diff(values) * 32])
     size = np.abs(slopes).max()
     bent = [i for i in range(1, len(slopes) - 1) if abs(slopes[i + 1] - slopes[i - 1]) > 1e-9 * size]
     kinks, weights = [], []
@@ -58,13 +58,13 @@ def _kinked(f, at, function):
         left, right = slopes[i - 1], slopes[i + 1]
         if left == right or len(kinks) == 12:
             return None
-        kinks.append(_clean((values[i] - left * z[i] - values[i + 1] + right * z[i + 1]) / (right - left)))
+        kinks.append(_clean((values[i] - left * z[i] - values[i + 1] + right * z[i + 1]) / (right - left), 2e-13))
         weights.append(_clean(right - left))
         bent = [j for j in bent if j > i + 1]
     if not kinks:
         return None
     dual = Kinked(0.0, _clean(slopes[0]), tuple(kinks), tuple(weights))
-    dual = dataclasses.replace(dual, offset=_clean(at(z[0]) - dual.slope * z[0]))
+    dual = dataclasses.replace(dual, offset=_clean(at(z[0]) - dual.slope * z[0], 2e-13))
     exact = np.all(np.abs(np.asarray(dual(jnp.asarray(z))) - values) <= _TOLERANCE * np.maximum(1, np.abs(values)))
     return dual if exact else None
 
@@ -73,7 +73,7 @@ def _polynomial(f, at, function):
     nodes = 2 * np.cos(np.pi * (np.arange(_DEGREE + 1) + 0.5) / (_DEGREE + 1))
     c = np.polynomial.Chebyshev.fit(nodes, f(nodes), _DEGREE, domain=[-2, 2]).convert(kind=np.polynomial.Polynomial)
     size = np.abs(c.coef).max()
-    coefficients = [_clean(a) if abs(a) > 1e-12 * size else 0.0 for a in c.coef]
+    coefficients = [_clean(a, 2e-13) if abs(a) > 1e-12 * size else 0.0 for a in c.coef]
     while len(coefficients) > 1 and coefficients[-1] == 0:
         coefficients.pop()
     return Polynomial(tuple(coefficients))

@@ -50,9 +50,9 @@ def _expect(cov, X, Y, tie, derivative: bool):
         return first.derivative_kernel(pair) if derivative else first.kernel(pair)
     if isinstance(first, PiecewiseLinear) and isinstance(second, PiecewiseLinear):
         return piecewise_linear_cross(first, second, pair, derivative)
-    kinked = as_kinked(first), as_kinked(second)
-    if kinked[0] and kinked[1]:
-        return kinked_cross(*kinked, pair, derivative)
+    one, two = as_kinked(first), as_kinked(second)
+    if one and two:
+        return kinked_cross(one, two, pair, derivative)
     if derivative:
         first = dual_of(Derivative(X.expression), lambda a: place_x(a, tie))
         second = dual_of(Derivative(Y.expression), lambda a: place_y(a, tie, nx))
@@ -71,11 +71,11 @@ def _shifted(cov, X, Y, tie, derivative, means):
         None if m is None else jnp.broadcast_to(place(m), jnp.shape(place(cov.variance(w))))
         for m, place, w in zip(means, places, (u, v), strict=True)
     ]
-    kinked = as_kinked(dual_of(X.expression)), as_kinked(dual_of(Y.expression))
-    if kinked[0] and kinked[1]:
+    one, two = as_kinked(dual_of(X.expression)), as_kinked(dual_of(Y.expression))
+    if one and two:
         if u is v and tie == full_tie(u):
             centred = centred._replace(k=centred.v1, m=jnp.zeros_like(centred.v1), p=2 * centred.v1)
-        return kinked_cross(*kinked, _centred_gap(cov, u, v, tie, means, centred), derivative, tuple(at))
+        return kinked_cross(one, two, _centred_gap(cov, u, v, tie, means, centred), derivative, tuple(at))
     cov.approximate.setdefault("function of a preactivation with non-zero mean: Hermite series", None)
     if u is v and tie == full_tie(u) and X.expression is Y.expression:
         return moment(lambda z: first(z) ** 2, centred.v1, at[0])
