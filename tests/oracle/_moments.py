@@ -22,6 +22,8 @@ def abrelu(a: float, b: float) -> Moments:
 
     def moments(p, q, k):
         s, angle = _angle(p, q, k)
+        if s == 0 and k != 0:  # (anti)parallel: |u||v| = |u v|; with a rounded pi an exact 0 would come out as 1e-160
+            return m**2 * k + h**2 * abs(k), m**2 + h**2 * mp.sign(k)
         return m**2 * k + h**2 * 2 / mp.pi * (s + k * angle), m**2 + h**2 * 2 / mp.pi * angle
 
     return moments
@@ -49,7 +51,10 @@ def step() -> Moments:
     def moments(p, q, k):
         if not (p > 0 and q > 0):
             return mpf(0), mpf(0)
-        return mpf(1) / 4 + _angle(p, q, k)[1] / (2 * mp.pi), mpf(0)
+        s, angle = _angle(p, q, k)
+        if s == 0:
+            return mpf(1) / 2 if k > 0 else mpf(0), mpf(0)
+        return mpf(1) / 4 + angle / (2 * mp.pi), mpf(0)
 
     return moments
 

@@ -3,6 +3,7 @@
 from widelimit.duals._dual import Dual, Pair, derivative, moment
 from widelimit.duals._erf import Erf, Gelu, erf_cross
 from widelimit.duals._exponential import Exponential, Gaussian, Sine
+from widelimit.duals._kinked import Kinked, as_kinked, kinked_cross
 from widelimit.duals._piecewise_linear import PiecewiseLinear, piecewise_linear_cross
 from widelimit.duals._polynomial import Polynomial
 from widelimit.duals._recognise import recognise
@@ -10,7 +11,7 @@ from widelimit.duals._rectified import RectifiedMonomial, Step
 from widelimit.duals._series import Series, series_cross
 
 __all__ = [
-    "Dual", "Erf", "Exponential", "Gaussian", "Gelu", "Pair", "PiecewiseLinear", "Polynomial", "RectifiedMonomial",
-    "Series", "Sine", "Step", "derivative", "erf_cross", "moment", "piecewise_linear_cross", "recognise",
-    "series_cross",
+    "Dual", "Erf", "Exponential", "Gaussian", "Gelu", "Kinked", "Pair", "PiecewiseLinear", "Polynomial",
+    "RectifiedMonomial", "Series", "Sine", "Step", "as_kinked", "derivative", "erf_cross", "kinked_cross", "moment",
+    "piecewise_linear_cross", "recognise", "series_cross",
 ]  # fmt: skip

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-__all__ = ["Dual", "Pair", "half_line_rule", "moment"]
+__all__ = ["Dual", "Pair", "Sides", "half_line_rule", "image_gap", "moment", "refined"]
 
 
 class Pair(NamedTuple):
@@ -37,10 +37,12 @@ class Dual:
     """Expectations of ``phi``: ``K = E[phi(u) phi(v)]`` and the two derivatives of Price's theorem.
 
     Subclasses are frozen dataclasses (hashable); `kinked` says that phi' jumps, so that `kernel` is sharp at
-    ``k = +-s`` and wants m and p exactly.
+    ``k = +-s`` and wants m and p exactly.  `carries_gap` says the same of a smooth phi under which small angles grow
+    from layer to layer, so that the rounding of k would grow too: `gap` and `kernel` then start from m and p.
     """
 
     kinked: bool = False
+    carries_gap: bool = False
     note: str = "closed form"
 
     def __call__(self, z):
@@ -53,6 +55,11 @@ class Dual:
     def derivative_kernel(self, pair: Pair):
         """``E[phi'(u) phi'(v)]`` with phi' the derivative almost everywhere (a jump of phi counts 0)."""
         raise NotImplementedError
+
+    @property
+    def wants_gap(self) -> bool:
+        """Whether m and p of the pair make `kernel` more accurate."""
+        return self.kinked or self.carries_gap
 
     def gap(self, pair: Pair):
         """``(m', p') = s' -+ K`` of the image, ``s' = sqrt(E[phi(u)^2] E[phi(v)^2])``; None: not known exactly."""
@@ -75,6 +82,38 @@ class Dual:
         """``E[phi'(u)^2]``."""
         zero = jax.lax.stop_gradient(jnp.zeros_like(v))
         return self.derivative_kernel(Pair(v, v, v, zero, jax.lax.stop_gradient(2 * v)))
+
+
+class Sides(NamedTuple):
+    """What differences of second moments are made of: ``v1 - k``, ``v2 - k``, ``sqrt(v1) - sqrt(v2)``."""
+
+    first: Any
+    second: Any
+    root: Any
+
+    @classmethod
+    def of(cls, v1, v2, m):
+        """From ``m = s - k``, without cancellation beyond that of ``v1 - v2``, which is exact."""
+        a, b = jnp.sqrt(v1), jnp.sqrt(v2)
+        total = a + b
+        root = (v1 - v2) / jnp.where(total > 0, total, 1)
+        return cls(m + a * root, m - b * root, root)
+
+
+def image_gap(below, above, h1, h2):
+    """``(s' - K, s' + K)`` from ``E[(phi(u) -+ phi(v))^2] / 2`` and ``h = E[phi^2]``, ``s' = sqrt(h1 h2)``."""
+    a, b = jnp.sqrt(h1), jnp.sqrt(h2)
+    total = a + b
+    uneven = ((h1 - h2) / jnp.where(total > 0, total, 1)) ** 2 / 2
+    return jnp.maximum(below - uneven, 0), jnp.maximum(above - uneven, 0)
+
+
+def refined(direct, gap, h1, h2):
+    """K from the gap of the image where that is the more accurate; derivatives are those of `direct`."""
+    m, p = gap
+    s = jnp.sqrt(h1) * jnp.sqrt(h2)
+    value = jnp.where(2 * m < s, s - m, jnp.where(2 * p < s, p - s, direct))
+    return direct + jax.lax.stop_gradient(value - direct)
 
 
 def derivative(function):

@@ -7,13 +7,15 @@ import math
 
 import jax.numpy as jnp
 
-from widelimit.duals._dual import Dual
+from widelimit.duals._dual import Dual, Sides, image_gap, refined
 
 __all__ = ["Exponential", "Gaussian", "Sine"]
 
 
 def _signed_sum(A, B, sign):
     # (e^(B - A) + sign e^(-B - A)) / 2 without cancellation between the two, for A >= |B|
+    if sign == 0:
+        return jnp.exp(B - A) / 2
     size = jnp.abs(B)
     big = jnp.exp(size - A) / 2
     difference = -big * jnp.expm1(-2 * size)
@@ -34,16 +36,47 @@ class Sine(Dual):
     a: float = 1.0
     b: float = 1.0
     c: float = 0.0
+    carries_gap = True
 
     def __call__(self, z):
         return self.a * jnp.sin(self.b * z + self.c)
 
+    @property
+    def _phase(self):
+        # cos(2c), an exact 0 at c = pi/4: elsewhere its rounding would swamp e^(B-A) at opposite inputs
+        C = math.cos(2 * self.c)
+        return C if abs(C) > 4e-16 else 0.0
+
     def _sum(self, pair, sign):
         A, B = self.b**2 * (pair.v1 + pair.v2) / 2, self.b**2 * pair.k
-        return _signed_sum(A, B, sign * math.cos(2 * self.c))
+        return _signed_sum(A, B, sign * self._phase)
 
     def kernel(self, pair):
-        return self.a**2 * self._sum(pair, -1)
+        direct = self.a**2 * self._sum(pair, -1)
+        if pair.m is None:
+            return direct
+        return refined(direct, self.gap(pair), self.second_moment(pair.v1), self.second_moment(pair.v2))
+
+    def second_moment(self, v):
+        C = self._phase
+        return self.a**2 / 2 * ((1 - C) - C * jnp.expm1(-2 * self.b**2 * v))
+
+    def gap(self, pair):
+        """With ``X = A - B``, ``Y = A + B``, ``C = cos(2c)``, ``g = e^(-b^2 v)``, ``f(X) = 1 - e^(-X)``:
+
+            E[(phi(u) - phi(v))^2]/2 = a^2/2 [f(X) (1 + C - C f(Y)) - C (g1 - g2)^2 / 2],
+
+        and the sum's by exchange of X and Y in the part that is C times that of the sine.
+        """
+        _, v1, v2, m, p = pair.with_gap()
+        b2, C = self.b**2, self._phase
+        half = Sides.of(v1, v2, m).root ** 2 / 2
+        fX, fY = -jnp.expm1(-b2 * (m + half)), -jnp.expm1(-b2 * (p + half))
+        uneven = (jnp.exp(-b2 * jnp.minimum(v1, v2)) * jnp.expm1(-b2 * jnp.abs(v1 - v2))) ** 2 / 2
+        below = fX * (1 + C - C * fY) - C * uneven
+        above = (1 - C) * (2 - fX) + C * (fY * (2 - fX) - uneven)
+        size = self.a**2 / 2
+        return image_gap(size * below, size * above, self.second_moment(v1), self.second_moment(v2))
 
     def derivative_kernel(self, pair):
         return (self.a * self.b) ** 2 * self._sum(pair, 1)

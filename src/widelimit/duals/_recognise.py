@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 
@@ -12,6 +13,7 @@ import numpy as np
 from widelimit.duals._dual import Dual, derivative
 from widelimit.duals._erf import Erf, Gelu
 from widelimit.duals._exponential import Exponential, Gaussian, Sine
+from widelimit.duals._kinked import Kinked
 from widelimit.duals._piecewise_linear import PiecewiseLinear
 from widelimit.duals._polynomial import Polynomial
 from widelimit.duals._rectified import RectifiedMonomial, Step
@@ -25,11 +27,11 @@ _TOLERANCE = 2e-13
 _DEGREE = 8
 
 
-def _clean(value: float) -> float:
+def _clean(value: float, tolerance: float = 4e-15) -> float:
     # 0.49999999999999994 -> 0.5: coefficients come from evaluations of the function
     value = float(value)
     rounded = round(value, 12)
-    return rounded if abs(rounded - value) <= 4e-15 * max(1.0, abs(value)) else value
+    return rounded if abs(rounded - value) <= tolerance * max(1.0, abs(value)) else value
 
 
 def _piecewise_linear(f, at, function):
@@ -39,14 +41,39 @@ def _piecewise_linear(f, at, function):
 
 def _step(f, at, function):
     right, left = at(1.0), at(-1.0)
-    return Step(_clean((right + left) / 2), _clean((right - left) / 2))
+    return Step(_clean((right + left) / 2), _clean((right - left) / 2), _clean(at(0.0)))
+
+
+def _kinked(f, at, function):
+    """Kinks at the meeting points of neighbouring lines; two of them must be 1/8 apart, and at most 12 within +-24."""
+    z = np.arange(-24.0, 24.0, 1 / 32) + 13 / 1024  # dyadic: no rounding of the points themselves
+    values = f(z)
+    slopes = np.array([_clean(s, 2e-13) for s in np.diff(values) * 32])
+    size = np.abs(slopes).max()
+    bent = [i for i in range(1, len(slopes) - 1) if abs(slopes[i + 1] - slopes[i - 1]) > 1e-9 * size]
+    kinks, weights = [], []
+    while bent:
+        i = bent[0]  # slopes i - 1 and i + 1 differ: the kink is in interval i, or its neighbour's
+        i = i + 1 if abs(slopes[i] - slopes[i - 1]) <= 1e-9 * size else i
+        left, right = slopes[i - 1], slopes[i + 1]
+        if left == right or len(kinks) == 12:
+            return None
+        kinks.append(_clean((values[i] - left * z[i] - values[i + 1] + right * z[i + 1]) / (right - left), 2e-13))
+        weights.append(_clean(right - left))
+        bent = [j for j in bent if j > i + 1]
+    if not kinks:
+        return None
+    dual = Kinked(0.0, _clean(slopes[0]), tuple(kinks), tuple(weights))
+    dual = dataclasses.replace(dual, offset=_clean(at(z[0]) - dual.slope * z[0], 2e-13))
+    exact = np.all(np.abs(np.asarray(dual(jnp.asarray(z))) - values) <= _TOLERANCE * np.maximum(1, np.abs(values)))
+    return dual if exact else None
 
 
 def _polynomial(f, at, function):
     nodes = 2 * np.cos(np.pi * (np.arange(_DEGREE + 1) + 0.5) / (_DEGREE + 1))
     c = np.polynomial.Chebyshev.fit(nodes, f(nodes), _DEGREE, domain=[-2, 2]).convert(kind=np.polynomial.Polynomial)
     size = np.abs(c.coef).max()
-    coefficients = [_clean(a) if abs(a) > 1e-12 * size else 0.0 for a in c.coef]
+    coefficients = [_clean(a, 2e-13) if abs(a) > 1e-12 * size else 0.0 for a in c.coef]
     while len(coefficients) > 1 and coefficients[-1] == 0:
         coefficients.pop()
     return Polynomial(tuple(coefficients))
@@ -98,7 +125,9 @@ def _gaussian(f, at, function):
     return Gaussian(_clean(at(0.0)), _clean(b)) if b > 0 else None
 
 
-_CANDIDATES = (_piecewise_linear, _step, _polynomial, _rectified, _erf, _gelu, _sine, _exponential, _gaussian)
+_CANDIDATES = (
+    _piecewise_linear, _step, _polynomial, _rectified, _erf, _gelu, _sine, _exponential, _gaussian, _kinked
+)  # fmt: skip
 
 
 def recognise(function: Callable) -> Dual:

@@ -41,19 +41,35 @@ def _theta(pair: Pair):
 
 @dataclasses.dataclass(frozen=True)
 class Step(Dual):
-    """``phi(z) = a + b sign(z)``: ``E[phi phi] = a^2 + b^2 (1 - 2 theta/pi)``; phi' = 0 almost everywhere."""
+    """``phi(z) = a + b sign(z)``: ``E[phi phi] = a^2 + b^2 (1 - 2 theta/pi)``; phi' = 0 almost everywhere.
+
+    zero: ``phi(0)``, which is what an input of zero variance gives; None: a.
+    """
 
     a: float = 0.0
     b: float = 1.0
+    zero: float | None = None
     kinked = True
 
     def __call__(self, z):
-        return self.a + self.b * jnp.sign(z)
+        return jnp.where(z == 0, self._zero, self.a + self.b * jnp.sign(z))
+
+    @property
+    def _zero(self):
+        return self.a if self.zero is None else self.zero
+
+    def _dead(self, v1, v2):
+        # E[phi phi] where u or v (or both) is 0
+        return jnp.where(v1 > 0, self.a, self._zero) * jnp.where(v2 > 0, self.a, self._zero)
 
     def kernel(self, pair):
-        # sign(0) = 0: an input of zero variance gives a constant
+        # from the side of the nearer end, so that step's K at opposite inputs, theta/(2 pi), is right relatively
         live = (pair.v1 > 0) & (pair.v2 > 0)
-        return self.a**2 + jnp.where(live, self.b**2 * (1 - (2 / jnp.pi) * _theta(pair)), 0)
+        m, p = pair.with_gap()[3:]
+        opposite = _angle(*jnp.broadcast_arrays(-pair.k, pair.v1, pair.v2, p, m))
+        near = self.a**2 + self.b**2 - (2 / jnp.pi) * self.b**2 * _theta(pair)
+        far = self.a**2 - self.b**2 + (2 / jnp.pi) * self.b**2 * opposite
+        return jnp.where(live, jnp.where(m <= p, near, far), self._dead(pair.v1, pair.v2))
 
     def derivative_kernel(self, pair):
         return jnp.zeros_like(pair.k)
@@ -66,16 +82,17 @@ class Step(Dual):
         p = 2 * self.a**2 + self.b**2 * jnp.where(near, 2 - swing, swing)
         s = jnp.sqrt(self.second_moment(pair.v1)) * jnp.sqrt(self.second_moment(pair.v2))
         live = (pair.v1 > 0) & (pair.v2 > 0)
-        return jnp.where(live, m, s - self.a**2), jnp.where(live, p, s + self.a**2)
+        dead = self._dead(pair.v1, pair.v2)
+        return jnp.where(live, m, jnp.maximum(s - dead, 0)), jnp.where(live, p, s + dead)
 
     def mean(self, v):
-        return jnp.full_like(v, self.a)
+        return jnp.where(v > 0, self.a, self._zero)
 
     def mean_derivative(self, v):
         return jnp.zeros_like(v)
 
     def second_moment(self, v):
-        return self.a**2 + jnp.where(v > 0, self.b**2, 0.0)
+        return jnp.where(v > 0, self.a**2 + self.b**2, self._zero**2)
 
     def derivative_second_moment(self, v):
         return jnp.zeros_like(v)

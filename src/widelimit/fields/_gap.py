@@ -182,7 +182,7 @@ def _nonlinearity_gap(cov, X, Y, tie):
         return None
     v1, v2 = place_x(cov.variance(X.leaf), tie), place_y(cov.variance(Y.leaf), tie, nx)
     k = cov.K(X.leaf, Y.leaf, tie)
-    edges = cov.gap(X.leaf, Y.leaf, tie) if first.kinked else None
+    edges = cov.gap(X.leaf, Y.leaf, tie) if first.wants_gap else None
     if k is None:
         return None
     return first.gap(Pair(k, v1, v2) if edges is None else Pair(k, v1, v2, *edges))

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 
-from widelimit.duals import Pair, PiecewiseLinear, Series, moment, piecewise_linear_cross, series_cross
+from widelimit.duals import (
+    Pair,
+    PiecewiseLinear,
+    Series,
+    as_kinked,
+    kinked_cross,
+    moment,
+    piecewise_linear_cross,
+    series_cross,
+)
 from widelimit.fields._expression import Derivative, dual_of, evaluate
 from widelimit.fields._linear import add
 from widelimit.fields._placing import full_tie, place_x, place_y
@@ -35,11 +45,14 @@ def _expect(cov, X, Y, tie, derivative: bool):
     if u is v and tie == full_tie(u) and first == second:
         variance = cov.variance(u)
         return first.derivative_second_moment(variance) if derivative else first.second_moment(variance)
-    pair = gaussian_pair(cov, u, v, tie, first.kinked or second.kinked)
+    pair = gaussian_pair(cov, u, v, tie, first.wants_gap or second.wants_gap)
     if first == second:
         return first.derivative_kernel(pair) if derivative else first.kernel(pair)
     if isinstance(first, PiecewiseLinear) and isinstance(second, PiecewiseLinear):
         return piecewise_linear_cross(first, second, pair, derivative)
+    one, two = as_kinked(first), as_kinked(second)
+    if one and two:
+        return kinked_cross(one, two, pair, derivative)
     if derivative:
         first = dual_of(Derivative(X.expression), lambda a: place_x(a, tie))
         second = dual_of(Derivative(Y.expression), lambda a: place_y(a, tie, nx))
@@ -58,6 +71,11 @@ def _shifted(cov, X, Y, tie, derivative, means):
         None if m is None else jnp.broadcast_to(place(m), jnp.shape(place(cov.variance(w))))
         for m, place, w in zip(means, places, (u, v), strict=True)
     ]
+    one, two = as_kinked(dual_of(X.expression)), as_kinked(dual_of(Y.expression))
+    if one and two:
+        if u is v and tie == full_tie(u):
+            centred = centred._replace(k=centred.v1, m=jnp.zeros_like(centred.v1), p=2 * centred.v1)
+        return kinked_cross(one, two, _centred_gap(cov, u, v, tie, means, centred), derivative, tuple(at))
     cov.approximate.setdefault("function of a preactivation with non-zero mean: Hermite series", None)
     if u is v and tie == full_tie(u) and X.expression is Y.expression:
         return moment(lambda z: first(z) ** 2, centred.v1, at[0])
@@ -79,6 +97,25 @@ def _centred(cov, u, v, tie, means):
     if means[0] is not None and means[1] is not None:
         k = k - place_x(means[0], tie) * place_y(means[1], tie, nx)
     return Pair(k, v1, v2)
+
+
+def _centred_gap(cov, u, v, tie, means, pair):
+    """The gap of the centred pair from that of the raw one: they differ by a square, ``(mu1 d2 -+ mu2 d1)^2``."""
+    edges = cov.gap(u, v, tie) if pair.m is None else None
+    if edges is None:
+        return pair
+    nx = len(u.shape)
+    d1, d2 = jnp.sqrt(pair.v1), jnp.sqrt(pair.v2)
+    mu1 = 0.0 if means[0] is None else place_x(means[0], tie)
+    mu2 = 0.0 if means[1] is None else place_y(means[1], tie, nx)
+    s = jnp.sqrt(mu1**2 + pair.v1) * jnp.sqrt(mu2**2 + pair.v2)
+    out = []
+    for sign, edge in zip((1, -1), edges, strict=True):
+        scale = s + d1 * d2 + sign * mu1 * mu2
+        square = (mu1 * d2 - sign * mu2 * d1) ** 2
+        out.append(jnp.maximum(edge - square / jnp.where(scale > 0, scale, 1), 0))
+    m, p = jax.lax.stop_gradient(tuple(out))
+    return pair._replace(m=m, p=p)
 
 
 def _note(cov, X, dual):
