@@ -13,7 +13,7 @@ SOURCE = pathlib.Path(__file__).resolve().parents[1] / "src" / "widelimit"
 ROOMS: dict[str, frozenset[str]] = {
     "duals": frozenset(),
     "fields": frozenset({"duals"}),
-    "trace": frozenset({"fields"}),
+    "trace": frozenset({"fields", "empirical"}),
     "nn": frozenset(),
     "empirical": frozenset(),
     "gram": frozenset(),

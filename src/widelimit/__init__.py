@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # for type checkers and editors; a name is loaded when it is first used, see _ROOM_OF
     from widelimit import nn
     from widelimit.dynamics import flow, max_learning_rate, ntk_ensemble, posterior, steps
-    from widelimit.empirical import empirical_ntk, linearize, taylor
+    from widelimit.empirical import empirical_ntk, linearize, monte_carlo, taylor
     from widelimit.fields import UnknownLimitError
     from widelimit.gram import gram, gram_diag
     from widelimit.trace import Kernel, Kernels, Limit, Normal, kernels, limit, nngp, normal, ntk
@@ -17,14 +17,14 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Kernel", "Kernels", "Limit", "Normal", "UnknownLimitError", "empirical_ntk", "flow", "gram", "gram_diag",
-    "kernels", "limit", "linearize", "max_learning_rate", "nn", "nngp", "normal", "ntk", "ntk_ensemble",
+    "kernels", "limit", "linearize", "max_learning_rate", "monte_carlo", "nn", "nngp", "normal", "ntk", "ntk_ensemble",
     "posterior", "steps", "taylor",
 ]  # fmt: skip
 
 # The same once more for run time: the command line must answer without loading JAX.
 _ROOM_OF = {
     **dict.fromkeys(("flow", "max_learning_rate", "ntk_ensemble", "posterior", "steps"), "dynamics"),
-    **dict.fromkeys(("empirical_ntk", "linearize", "taylor"), "empirical"),
+    **dict.fromkeys(("empirical_ntk", "linearize", "monte_carlo", "taylor"), "empirical"),
     "UnknownLimitError": "fields",
     **dict.fromkeys(("gram", "gram_diag"), "gram"),
     **dict.fromkeys(("Kernel", "Kernels", "Limit", "Normal", "kernels", "limit", "nngp", "normal", "ntk"), "trace"),

@@ -11,6 +11,7 @@ P and Q are analytic on the interval; their Chebyshev expansions (computed with 
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 
 __all__ = ["half_angle", "theta_and_g"]
@@ -50,6 +51,7 @@ def _horner(coefficients, t):
     return out
 
 
+@jax.jit  # traced once, not once a layer
 def theta_and_g(h2):
     """``(theta, sin theta - theta cos theta)`` from ``h2 = sin^2(theta / 2)`` in [0, 1/2]; relative error ~ 1 ulp."""
     double = jnp.result_type(h2) == jnp.float64
@@ -57,6 +59,7 @@ def theta_and_g(h2):
     return 2 * h * _horner(_P23 if double else _P10, t), h2 * h * _horner(_Q23 if double else _Q10, t)
 
 
+@jax.jit
 def half_angle(v1, v2, m, p):
     """``(s, near, h2)``: ``s = sqrt(v1 v2)``; near: ``theta <= pi/2``; ``h2 = sin^2`` of half of theta (or pi - theta).
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from widelimit._precision import enable_x64, is_traced
+from widelimit.gram._segments import segmented
 
 __all__ = ["gram", "gram_diag"]
 
@@ -98,14 +99,25 @@ def _tile(batch_size, memory, x) -> int:
     return max(1, min(1024, int(math.sqrt(memory / (_ARRAYS_PER_PAIR * 8)))))
 
 
-# Up to this many pairs are computed operation by operation: compiling a deep kernel takes longer than running it.
+# Up to this many pairs are computed operation by operation: compiling takes longer than running.
 _UNCOMPILED = 64**2
 
 
-@functools.lru_cache(maxsize=16)
-def _function(k, diagonal: bool, compiled: bool):
-    function = jax.vmap(_diagonal(k)) if diagonal else _pairs(k)
-    return jax.jit(function) if compiled else function
+@functools.lru_cache(maxsize=32)
+def _compiled(k, diagonal: bool, shapes: tuple):
+    return segmented(_batched(k, diagonal), *(jax.ShapeDtypeStruct(*s) for s in shapes))
+
+
+def _function(k, diagonal: bool, *arrays) -> Callable:
+    """The batched kernel, compiled for arrays like these unless they are few."""
+    count = math.prod(a.shape[0] for a in arrays)
+    if count <= _UNCOMPILED:
+        return _batched(k, diagonal)
+    return _compiled(k, diagonal, tuple((a.shape, a.dtype) for a in arrays))
+
+
+def _batched(k, diagonal: bool) -> Callable:
+    return jax.vmap(_diagonal(k)) if diagonal else _pairs(k)
 
 
 def _pairs(k):
@@ -125,8 +137,10 @@ def _whole(k, x1, x2):
 
 
 def _diagonals(k, x, tile):
-    function = _function(k, True, len(x) > _UNCOMPILED)
-    parts = [jax.tree.map(np.asarray, function(jnp.asarray(x[i : i + tile]))) for i in range(0, len(x), tile)]
+    parts = []
+    for i in range(0, len(x), tile):
+        piece = jnp.asarray(x[i : i + tile])
+        parts.append(jax.tree.map(np.asarray, _function(k, True, piece)(piece)))
     if not parts:
         return np.zeros(0)
     return jax.tree.map(lambda *a: np.concatenate(a), *parts)
@@ -140,13 +154,12 @@ def _tiled(k, x1, x2, tile, report):
     if symmetric:
         tile1 = tile2 = min(tile, max(1, -(-n1 // max(1, round(n1 / 256)))) if n1 > 512 else n1) or 1
     jobs = [(i, j) for i in range(0, n1, tile1) for j in range(0, n2, tile2) if not symmetric or j + tile2 > i]
-    function: Callable = _function(k, False, n1 * n2 > _UNCOMPILED)
     out = None
     start = time.monotonic()
     for done, (i, j) in enumerate(jobs):
         rows, a = _padded(x1, i, tile1)
         columns, b = _padded(other, j, tile2)
-        block = jax.tree.map(np.asarray, function(a, b))
+        block = jax.tree.map(np.asarray, _function(k, False, a, b)(a, b))
         if out is None:
             out = jax.tree.map(lambda v: np.empty((n1, n2, *v.shape[2:]), v.dtype), block)
         for whole, part in zip(jax.tree.leaves(out), jax.tree.leaves(block), strict=True):

@@ -1,0 +1,110 @@
+"""The same code, finite: Monte Carlo of a limit's network beside its analytic kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from widelimit._precision import enable_x64
+from widelimit.trace._prior import Normal, prior_of_draw
+
+__all__ = ["Check", "check_limit"]
+
+
+class Row(NamedTuple):
+    """One width: rms relative error of the NTK of one draw; largest ``|mean - limit|`` in standard errors.
+
+    One draw says nothing of the NNGP, which is a mean over draws, so that has a z-score only; its standard error is
+    the limit's own, ``E[(f f')^2] - E[f f']^2 = K K' + E[f f']^2``.
+    """
+
+    width: int
+    seeds: int
+    nngp_z: float
+    ntk_error: float
+    ntk_z: float
+
+
+class Check(NamedTuple):
+    """Result of `Limit.check`; printing it gives a table.  slope: of log ntk_error in log width, theory -1/2."""
+
+    rows: list[Row]
+    slope: float
+
+    def __str__(self) -> str:
+        lines = [" width  seeds   NNGP max |z|   NTK error of one draw   NTK max |z|"]
+        for r in self.rows:
+            lines.append(f"{r.width:6d} {r.seeds:6d} {r.nngp_z:14.1f} {r.ntk_error:23.2e} {r.ntk_z:13.1f}")
+        if len(self.rows) > 1:
+            lines.append(f"slope of log error in log width: {self.slope:.2f} (theory -0.5)")
+        return "\n".join(lines)
+
+
+def check_limit(limit, x: Any, key: jax.Array, widths: Sequence[int], seeds: int) -> Check:
+    """See `Limit.check`."""
+    from widelimit.empirical import monte_carlo
+
+    x = np.asarray(x, np.float64)
+    if x.ndim == 0:
+        raise ValueError("check: x must have a leading axis over examples, and is a scalar.")
+    exact = [
+        np.array([[np.asarray(getattr(limit, name)(a, b)) for b in x] for a in x], np.float64)
+        for name in ("nngp", "ntk")
+    ]
+    rows = []
+    for n, k in zip(widths, jax.random.split(key, len(widths)), strict=True):
+        f, init, lr = _finite(limit, n)
+        with enable_x64():
+            estimate = monte_carlo(f, init, [n], jnp.asarray(x), key=k, seeds=seeds, lr=lr)[0]
+        nngp, ntk = exact
+        # mean square of one draw's distance from the limit
+        spread = (estimate.ntk - ntk) ** 2 + (seeds - 1) * estimate.ntk_error**2
+        error = float(np.sqrt(np.sum(spread) / np.sum(ntk**2)))
+        variance = np.outer(np.diag(nngp), np.diag(nngp)) + nngp**2
+        nngp_z = _z(estimate.nngp, np.sqrt(variance / seeds), nngp)
+        rows.append(Row(n, seeds, nngp_z, error, _z(estimate.ntk, estimate.ntk_error, ntk)))
+    return Check(rows, _slope(rows))
+
+
+def _z(mean, error, truth) -> float:
+    rounding = 1e-10 * np.abs(truth).max()
+    return float(np.max(np.abs(mean - truth) / np.maximum(error, rounding)))
+
+
+def _slope(rows) -> float:
+    errors = [r.ntk_error for r in rows]
+    if len(rows) < 2 or min(errors) <= 0:
+        return float("nan")
+    return float(np.polyfit(np.log([r.width for r in rows]), np.log(errors), 1)[0])
+
+
+def _finite(limit, n: int) -> tuple[Callable, Callable, Any]:
+    """``f(params, x)``, ``init(n, key)`` and the learning rates of the network of width n."""
+    if limit._prior is not None:
+        rates = jax.tree.map(
+            lambda a: float(a.std) ** 2 if limit._lr == "ntk" else float(a.lr),
+            limit._prior(n),
+            is_leaf=lambda a: isinstance(a, Normal),
+        )
+        return limit._f, lambda n, key: limit.draw(n, key), rates
+    leaves, structure = jax.tree.flatten(limit._f(n, jax.random.key(0)))
+    arrays = [hasattr(a, "dtype") and jnp.issubdtype(a.dtype, jnp.inexact) for a in leaves]
+
+    def init(n, key):
+        drawn = jax.tree.leaves(limit._f(n, key))
+        return [a for a, is_array in zip(drawn, arrays, strict=True) if is_array]
+
+    def f(params, x):
+        values = iter(params)
+        merged = [next(values) if is_array else a for a, is_array in zip(leaves, arrays, strict=True)]
+        return jax.tree.unflatten(structure, merged)(x)
+
+    if limit._lr not in (None, "ntk"):
+        return f, init, limit._lr
+    key = jax.random.key(0)
+    laws = prior_of_draw(jax.make_jaxpr(lambda k: init(n, k))(key), [key])
+    return f, init, [float(std) ** 2 for _, std, _ in laws]

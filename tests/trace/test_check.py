@@ -1,0 +1,81 @@
+"""`Limit.check` and `wl.monte_carlo`: the limit beside real networks."""
+
+from __future__ import annotations
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import widelimit as wl
+from widelimit import nn
+
+X = np.random.default_rng(0).normal(size=(3, 4))
+
+
+def mlp(params, x):
+    h = jnp.tanh(params["W"] @ x + params["b"])
+    return params["v"] @ h / params["v"].size ** 0.5
+
+
+def prior(n):
+    return {"W": wl.normal((n, 4), 0.5), "b": wl.normal(n, 0.3), "v": wl.normal(n, 1.2, lr=0.25)}
+
+
+def test_check_of_a_function():
+    found = wl.limit(mlp, prior).check(X, key=jax.random.key(1), widths=(32, 128, 512), seeds=64)
+    assert max(found.rows[-1].nngp_z, found.rows[-1].ntk_z) < 4
+    assert found.slope == pytest.approx(-0.5, abs=0.15)
+    assert str(found).count("\n") == 4
+
+
+def test_check_finds_a_wrong_limit():
+    limit = wl.limit(mlp, prior)
+    limit.ntk = wl.limit(mlp, lambda n: prior(n) | {"v": wl.normal(n, 1.2, lr=0.0)}).ntk
+    found = limit.check(X, key=jax.random.key(1), widths=(512,), seeds=32)
+    assert found.rows[0].ntk_z > 10
+    assert found.rows[0].nngp_z < 4
+
+
+def test_check_of_an_equinox_builder():
+    # without biases: the default ones have variance 1/(3 n), gone in the limit but not at these widths
+    limit = wl.limit(
+        lambda n, key: eqx.nn.MLP(10, "scalar", n, 1, jax.nn.tanh, use_bias=False, use_final_bias=False, key=key)
+    )
+    x = np.random.default_rng(1).normal(size=(2, 10))
+    found = limit.check(x, key=jax.random.key(2), widths=(64, 256), seeds=32)
+    assert max(found.rows[-1].nngp_z, found.rows[-1].ntk_z) < 5
+    assert found.rows[1].ntk_error < found.rows[0].ntk_error
+
+
+def test_monte_carlo_of_a_module():
+    net = nn.Sequential(nn.Dense(8, b_std=0.2), nn.Erf(), nn.Dense(1))
+
+    def build(n):
+        return nn.Sequential(nn.Dense(n, b_std=0.2), nn.Erf(), nn.Dense(1))
+
+    found = wl.monte_carlo(
+        net.apply, lambda n, key: build(n).init(key, (4,)), [256], X, key=jax.random.key(0), seeds=1000
+    )[0]
+    for mean, error, exact in (
+        (found.nngp, found.nngp_error, wl.gram(wl.nngp(net), X)),
+        (found.ntk, found.ntk_error, wl.gram(wl.ntk(net), X)),
+    ):
+        assert mean.shape == (3, 3)
+        assert np.max(np.abs(mean - exact) / error) < 4.5
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"widths": [0]}, "positive integers"), ({"widths": []}, "positive integers"),
+        ({"widths": [2.5]}, "positive integers"), ({"seeds": 1}, "at least 2"), ({"x": 1.0}, "leading axis"),
+    ],
+)  # fmt: skip
+def test_bad_arguments(arguments, message):
+    given = {"widths": [8], "x": X, "seeds": 2} | arguments
+    with pytest.raises(ValueError, match=message):
+        wl.monte_carlo(mlp, lambda n, key: {}, given["widths"], given["x"], key=jax.random.key(0), seeds=given["seeds"])
+    with pytest.raises(TypeError, match="init must be a function"):
+        wl.monte_carlo(mlp, 3, [8], X, key=jax.random.key(0))  # type: ignore[arg-type]
