@@ -175,22 +175,37 @@ class Series(Dual):
         """
         out = []
         for f, jumps in ((self.function, self.jumps), (derivative(self.function), self.derivative_jumps)):
-            r, c = _coefficients(f, jumps, v)
-            whole = moment(lambda z, f=f: f(z) ** 2, v)
-            info = jnp.finfo(whole.dtype)
-
-            def corners(z, jumps=jumps):
-                return sum(jump / max(i, 1) * jnp.where(z > 0, z**i, 0) for i, jump in enumerate(jumps))
-
-            R = jnp.maximum(moment(lambda z, f=f: (f(z) - corners(z)) ** 2, v) - jnp.sum(r**2, axis=0), 0)
-            C = jnp.maximum(moment(lambda z: corners(z) ** 2 + 0 * z, v) - jnp.sum(c**2, axis=0), 0)
-            # a defect below the rounding of the sums it is the difference of is not known to be smaller
-            cross = 2 * jnp.sqrt((R + 8 * info.eps * whole) * C)
-            out.append((2 * R + cross) / jnp.maximum(whole, info.tiny))
+            R, C, whole = _defects(f, jumps, v)
+            out.append((2 * R + 2 * jnp.sqrt(R * C)) / jnp.maximum(whole, jnp.finfo(whole.dtype).tiny))
         return tuple(out)
+
+
+def _defects(function, jumps, v, mean=None):
+    """Parseval defects of the remainder and of the corners, and ``E[phi^2]``."""
+    r, c = _coefficients(function, jumps, v, mean)
+    whole = moment(lambda z: function(z) ** 2, v, mean)
+
+    def corners(z):
+        return sum(jump / max(i, 1) * jnp.where(z > 0, z**i, 0) for i, jump in enumerate(jumps)) + 0 * z
+
+    R = moment(lambda z: (function(z) - corners(z)) ** 2, v, mean) - jnp.sum(r**2, axis=0)
+    C = moment(lambda z: corners(z) ** 2, v, mean) - jnp.sum(c**2, axis=0)
+    # a defect below the rounding of the sums it is the difference of is not known to be smaller
+    return jnp.maximum(R, 0) + 8 * jnp.finfo(whole.dtype).eps * whole, jnp.maximum(C, 0), whole
 
 
 def series_cross(first: Dual, second: Dual, pair: Pair, means=(None, None)):
     """``E[phi(mu1 + u) psi(mu2 + v)]`` for two functions (closed form or not) by their series."""
     jumps = [d.jumps if isinstance(d, Series) else _jumps(d) for d in (first, second)]
     return _expectation(first, second, jumps[0], jumps[1], pair, False, means)
+
+
+def series_cross_error(first: Dual, second: Dual, variances, means=(None, None)):
+    """Bound on the error of `series_cross` at any k, relative to ``sqrt(E[phi^2] E[psi^2])`` (Cauchy-Schwarz)."""
+    parts = []
+    for d, v, mean in zip((first, second), variances, means, strict=True):
+        jumps = d.jumps if isinstance(d, Series) else _jumps(d)
+        parts.append(_defects(d, jumps if all(m is None for m in means) else (0.0, 0.0, 0.0), v, mean))
+    (R1, C1, h1), (R2, C2, h2) = (tuple(map(jnp.max, p)) for p in parts)
+    bound = jnp.sqrt(R1 * R2) + jnp.sqrt(R1 * C2) + jnp.sqrt(C1 * R2)
+    return bound / jnp.maximum(jnp.sqrt(h1 * h2), jnp.finfo(h1.dtype).tiny)

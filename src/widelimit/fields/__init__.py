@@ -11,9 +11,9 @@ from widelimit.fields._expression import (
     dual_of,
     has_parameters,
 )
-from widelimit.fields._node import Axes, Const, Ew, Frozen, Linear, Mat, Node, Noise, Prior, Prod, Sum, Vec
+from widelimit.fields._node import Axes, Const, Ew, Frozen, Joint, Linear, Mat, Node, Noise, Prior, Prod, Sum, Vec
 
 __all__ = [
-    "Apply", "Axes", "Const", "Covariance", "Derivative", "Ew", "Frozen", "Linear", "Literal", "Mat", "Node", "Noise",
-    "Parameter", "Prior", "Prod", "Sum", "UnknownLimitError", "Variable", "Vec", "dual_of", "has_parameters",
+    "Apply", "Axes", "Const", "Covariance", "Derivative", "Ew", "Frozen", "Joint", "Linear", "Literal", "Mat", "Node",
+    "Noise", "Parameter", "Prior", "Prod", "Sum", "UnknownLimitError", "Variable", "Vec", "dual_of", "has_parameters",
 ]  # fmt: skip

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
-from widelimit.fields import _gap, _linear, _nonlinearity, _parameters, _product
-from widelimit.fields._node import Axes, Const, Ew, Frozen, Linear, Mat, Node, Noise, Prod, Sum, Vec
+from widelimit.duals import DEFAULT_POINTS
+from widelimit.fields import _gap, _joint, _linear, _nonlinearity, _parameters, _product
+from widelimit.fields._approximations import Approximations
+from widelimit.fields._node import Axes, Const, Ew, Frozen, Joint, Linear, Mat, Node, Noise, Prod, Sum, Vec
 from widelimit.fields._placing import Tie, full_tie, inverse, place_x, place_y, swap
 
 __all__ = ["Covariance"]
@@ -15,13 +17,15 @@ class Covariance:
     """Memoised second moments of fields: ``K = E[X Y]`` and ``T = E[dX dY]`` per channel.
 
     d is the tangent of the program along an i.i.d. Gaussian direction of its parameters (variance lr), so that the T
-    of the outputs is the NTK.  A structural zero is None.  `approximate` collects notes on anything not closed-form.
+    of the outputs is the NTK.  A structural zero is None.  `approximate` collects notes on anything not closed-form;
+    points: of the quasi-Monte Carlo averages where a function of several fields needs one.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, points: int = DEFAULT_POINTS) -> None:
+        self.points = points
         self._memo: dict = {}
         self._alive: list = []
-        self.approximate: dict[str, object] = {}
+        self.approximate = Approximations()
 
     def K(self, X: Node, Y: Node, tie: Tie | None = None):
         """Raw second moment ``E[X Y]``."""
@@ -82,6 +86,12 @@ def _pair(cov, kind, X, Y, tie):
         return _product.product_rule(cov, kind, X, Y, tie)
     if isinstance(X, Noise) or isinstance(Y, Noise):
         return _parameters.noise_rule(cov, kind, X, Y, tie)
+    if isinstance(Y, Joint):
+        if isinstance(X, Ew | Joint):
+            return _joint.joint_rule(cov, kind, X, Y, tie)
+        return _nonlinearity.stein_rule(cov, kind, X, Y, tie)
+    if isinstance(X, Joint):
+        return swap(cov.pair(kind, Y, X, inverse(tie, nx)), tie, nx)
     if isinstance(X, Ew) and isinstance(Y, Ew):
         return _nonlinearity.nonlinearity_rule(cov, kind, X, Y, tie)
     if isinstance(Y, Ew):
@@ -114,6 +124,8 @@ def _mean(cov, X):
         return _linear.mean_of_unary(cov, X)
     if isinstance(X, Ew):
         return _nonlinearity.mean_of_nonlinearity(cov, X)
+    if isinstance(X, Joint):
+        return _joint.mean_of_joint(cov, X)
     if isinstance(X, Prod):
         return _product.expectation(cov, [(0, f) for f in X.factors], X, X, full_tie(X))
     raise TypeError(f"unknown kind of node: {type(X).__name__}")

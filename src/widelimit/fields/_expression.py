@@ -1,4 +1,4 @@
-"""Scalar functions of one preactivation, as trees: what a nonlinearity in the user's code amounts to."""
+"""Scalar functions of preactivations, as trees: what a nonlinearity in the user's code amounts to."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ __all__ = ["Apply", "Derivative", "Literal", "Parameter", "Variable", "dual_of",
 
 
 class Variable(NamedTuple):
-    """The preactivation itself."""
+    """A preactivation itself; functions of one have index 0 only."""
 
-    name: str = "z"
+    index: int = 0
 
 
 class Literal(NamedTuple):
@@ -33,9 +33,10 @@ class Parameter:
 
 
 class Derivative(NamedTuple):
-    """The derivative of a function."""
+    """The derivative of a function with respect to one of its variables."""
 
     of: Any
+    index: int = 0
 
 
 class Apply(NamedTuple):
@@ -56,18 +57,21 @@ def has_parameters(expression) -> bool:
 
 
 def evaluate(expression, z, place=None):
-    """Value of the function at `z`; `place` maps each Parameter's array to one that broadcasts with `z`."""
+    """Value of the function at `z`, an array or a tuple of them (one for each variable).
+
+    `place` maps each Parameter's array to one that broadcasts with `z`.
+    """
     if isinstance(expression, Variable):
-        return z
+        return z[expression.index] if isinstance(z, tuple) else z
     if isinstance(expression, Literal):
         return expression.value
     if isinstance(expression, Parameter):
         return expression.value if place is None else place(expression.value)
     if isinstance(expression, Derivative):
-        inner = functools.partial(evaluate, expression.of, place=place)
-        return jax.jvp(inner, (z,), (jnp.ones_like(z),))[1]
+        tangents = _direction(z, expression.index)
+        return jax.jvp(lambda *zs: evaluate(expression.of, _like(z, zs), place), _tuple(z), tangents)[1]
     values = [evaluate(a, z, place) for a in expression.arguments]
-    dtype = jnp.result_type(z)
+    dtype = jnp.result_type(*_tuple(z))
     arrays = [_cast(v, dtype) for v in values]
     if expression.primitive.name == "integer_pow":
         return arrays[0] ** dict(expression.params)["y"]
@@ -77,6 +81,18 @@ def evaluate(expression, z, place=None):
         return jnp.where(arrays[0].astype(bool), arrays[2], arrays[1])
     arrays = jnp.broadcast_arrays(*arrays)
     return expression.primitive.bind(*arrays, **dict(expression.params))
+
+
+def _tuple(z) -> tuple:
+    return z if isinstance(z, tuple) else (z,)
+
+
+def _like(z, zs: tuple):
+    return zs if isinstance(z, tuple) else zs[0]
+
+
+def _direction(z, index: int) -> tuple:
+    return tuple(jnp.ones_like(a) if i == index else jnp.zeros_like(a) for i, a in enumerate(_tuple(z)))
 
 
 def _cast(value, dtype):

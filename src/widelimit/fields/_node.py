@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-__all__ = ["Axes", "Const", "Ew", "Frozen", "Linear", "Mat", "Node", "Noise", "Prior", "Prod", "Sum", "Vec"]
+__all__ = ["Axes", "Const", "Ew", "Frozen", "Joint", "Linear", "Mat", "Node", "Noise", "Prior", "Prod", "Sum", "Vec"]
 
 
 class Prior(NamedTuple):
@@ -117,6 +117,13 @@ class Ew(Node):
 
     def __init__(self, expression, leaf: Node):
         self.expression, self.leaf, self.shape = expression, leaf, leaf.shape
+
+
+class Joint(Node):
+    """``phi(u_1, ..., u_k)``: an elementwise function (an expression) of several Gaussian fields."""
+
+    def __init__(self, expression, leaves: list[Node]):
+        self.expression, self.leaves, self.shape = expression, leaves, leaves[0].shape
 
 
 class Prod(Node):

@@ -14,9 +14,12 @@ from widelimit.duals import (
     moment,
     piecewise_linear_cross,
     series_cross,
+    series_cross_error,
 )
 from widelimit.fields._expression import Derivative, dual_of, evaluate
+from widelimit.fields._joint import partials
 from widelimit.fields._linear import add
+from widelimit.fields._node import Ew
 from widelimit.fields._placing import full_tie, place_x, place_y
 
 __all__ = ["gaussian_pair", "mean_of_nonlinearity", "nonlinearity_rule", "stein_rule"]
@@ -56,7 +59,7 @@ def _expect(cov, X, Y, tie, derivative: bool):
     if derivative:
         first = dual_of(Derivative(X.expression), lambda a: place_x(a, tie))
         second = dual_of(Derivative(Y.expression), lambda a: place_y(a, tie, nx))
-    cov.approximate.setdefault("two different functions of correlated preactivations: Hermite series", None)
+    _note_cross(cov, first, second, (pair.v1, pair.v2))
     return series_cross(first, second, pair)
 
 
@@ -76,7 +79,7 @@ def _shifted(cov, X, Y, tie, derivative, means):
         if u is v and tie == full_tie(u):
             centred = centred._replace(k=centred.v1, m=jnp.zeros_like(centred.v1), p=2 * centred.v1)
         return kinked_cross(one, two, _centred_gap(cov, u, v, tie, means, centred), derivative, tuple(at))
-    cov.approximate.setdefault("function of a preactivation with non-zero mean: Hermite series", None)
+    _note_cross(cov, first, second, (centred.v1, centred.v2), tuple(at))
     if u is v and tie == full_tie(u) and X.expression is Y.expression:
         return moment(lambda z: first(z) ** 2, centred.v1, at[0])
     return series_cross(first, second, centred, tuple(at))
@@ -119,8 +122,17 @@ def _centred_gap(cov, u, v, tie, means, pair):
 
 
 def _note(cov, X, dual):
-    variance = cov.variance(X.leaf)
-    cov.approximate.setdefault(f"Hermite series of {_name(X.expression)}", (dual, variance))
+    variance = jnp.asarray(cov.variance(X.leaf))
+    cov.approximate.note(_name(X.expression), "Hermite series, relative error at most", lambda: dual.error(variance))
+
+
+def _note_cross(cov, first, second, variances, means=(None, None)):
+    what = "two functions of correlated preactivations" if means == (None, None) else "preactivations with means"
+    cov.approximate.note(
+        what,
+        "Hermite series, relative error at most",
+        lambda: (series_cross_error(first, second, tuple(map(jnp.asarray, variances)), means),),
+    )
 
 
 def _name(expression) -> str:
@@ -142,19 +154,19 @@ def nonlinearity_rule(cov, kind, X, Y, tie):
 
 
 def stein_rule(cov, kind, X, Y, tie):
-    """Gaussian X with ``Y = psi(v)``: ``E[X psi(v)] = Cov(X, v) E[psi'(v)] + E[X] E[psi]``; T alike."""
-    nx = len(X.shape)
-    covariance = cov.pair(kind, X, Y.leaf, tie)
-    if kind == "K":
-        mx, mv, my = cov.mean(X), cov.mean(Y.leaf), cov.mean(Y)
-        if covariance is not None and mx is not None and mv is not None:
+    """Gaussian X with ``Y = psi(v)``: ``E[X psi(v)] = sum_j Cov(X, v_j) E[d_j psi(v)] + E[X] E[psi]``; T alike."""
+    nx, mx, total = len(X.shape), cov.mean(X), None
+    for v, partial in partials(Y):
+        covariance = cov.pair(kind, X, v, tie)
+        if covariance is None:
+            continue
+        mv = cov.mean(v)
+        if kind == "K" and mx is not None and mv is not None:
             covariance = covariance - place_x(mx, tie) * place_y(mv, tie, nx)
-        offset = None if mx is None or my is None else place_x(mx, tie) * place_y(my, tie, nx)
-    else:
-        offset = None
-    if covariance is None:
-        return offset
-    return add(covariance * place_y(_one_point(cov, Y, True), tie, nx), offset)
+        slope = _one_point(cov, Y, True) if isinstance(Y, Ew) else cov.mean(partial)
+        total = add(total, None if slope is None else covariance * place_y(slope, tie, nx))
+    my = None if kind == "T" or mx is None else cov.mean(Y)
+    return total if my is None else add(total, place_x(mx, tie) * place_y(my, tie, nx))
 
 
 def _one_point(cov, Y, derivative: bool):

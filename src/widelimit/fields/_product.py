@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import itertools
 
-from widelimit.fields._errors import UnknownLimitError
-from widelimit.fields._expression import Derivative
+from widelimit.fields._joint import average, leaves, partials
 from widelimit.fields._linear import add
-from widelimit.fields._node import Const, Ew, Node, Prod
+from widelimit.fields._node import Const, Node, Prod
 from widelimit.fields._placing import full_tie, place_x, place_y
 
 __all__ = ["expectation", "product_rule"]
@@ -17,31 +16,30 @@ def _factors(node: Node) -> list[Node]:
     return node.factors if isinstance(node, Prod) else [node]
 
 
-def _leaf(node: Node) -> Node:
-    return node.leaf if isinstance(node, Ew) else node
-
-
 def product_rule(cov, kind, X, Y, tie):
     """``K = E[prod X_i prod Y_j]``; ``T = sum_ij T(X_i, Y_j) E[the rest]``, of a nonlinear factor its derivative."""
     left, right = _factors(X), _factors(Y)
     if kind == "K":
         return expectation(cov, [(0, f) for f in left] + [(1, f) for f in right], X, Y, tie)
     total = None
-    for i, j in itertools.product(range(len(left)), range(len(right))):
-        tangent = cov.T(_leaf(left[i]), _leaf(right[j]), tie)
+    for (u, first), (v, second) in itertools.product(_derivatives(left, 0), _derivatives(right, 1)):
+        tangent = cov.T(u, v, tie)
         if tangent is None:
             continue
-        rest = _without(left, i, 0) + _without(right, j, 1)
+        rest = first + second
         value = expectation(cov, rest, X, Y, tie) if rest else 1.0
         if value is not None:
             total = add(total, tangent * value)
     return total
 
 
-def _without(factors, i, side):
-    out = [(side, f) for n, f in enumerate(factors) if n != i]
-    if isinstance(factors[i], Ew):
-        out.append((side, Ew(Derivative(factors[i].expression), factors[i].leaf)))
+def _derivatives(factors, side):
+    """Each Gaussian field with the factors of the product's derivative by it."""
+    out = []
+    for i, factor in enumerate(factors):
+        others = [(side, f) for n, f in enumerate(factors) if n != i]
+        for leaf, partial in partials(factor):
+            out.append((leaf, others if partial is None else [*others, (side, partial)]))
     return out
 
 
@@ -60,7 +58,10 @@ def _related(cov, a, b, X, Y, tie) -> bool:
     (side_a, fa), (side_b, fb) = a, b
     if isinstance(fa, Const) or isinstance(fb, Const):
         return False
-    la, lb = _leaf(fa), _leaf(fb)
+    return any(_correlated(cov, u, v, side_a, side_b, tie) for u in leaves(fa) for v in leaves(fb))
+
+
+def _correlated(cov, la, lb, side_a, side_b, tie) -> bool:
     if la is lb:
         return True
     if side_a == side_b:
@@ -93,6 +94,8 @@ def _sources(node) -> set:
             stack.extend(n for _, n in item.terms)
         elif hasattr(item, "factors"):
             stack.extend(item.factors)
+        elif hasattr(item, "leaves"):
+            stack.extend(item.leaves)
         elif hasattr(item, "leaf"):
             stack.append(item.leaf)
         elif hasattr(item, "child"):
@@ -123,10 +126,7 @@ def _group_moment(cov, group, X, Y, tie):
         for index, (_, node) in enumerate(group):
             if node.gaussian and cov.mean(node) is None:
                 return _stein(cov, group, index, X, Y, tie)
-    raise UnknownLimitError(
-        f"the product of {len(group)} dependent nonlinear factors has no rule. Remedy: write it as one elementwise "
-        "function of one preactivation, or compare finite networks with wl.monte_carlo."
-    )
+    return average(cov, group, X, Y, tie)
 
 
 def _two(cov, a, b, tie, nx):
@@ -161,13 +161,13 @@ def _stein(cov, group, index, X, Y, tie):
     others = group[:index] + group[index + 1 :]
     total = None
     for j, (side, node) in enumerate(others):
-        covariance = _two(cov, g, (side, _leaf(node)), tie, nx)
-        if covariance is None:
-            continue
         rest = [f for n, f in enumerate(others) if n != j]
-        if isinstance(node, Ew):
-            rest.append((side, Ew(Derivative(node.expression), node.leaf)))
-        value = expectation(cov, rest, X, Y, tie) if rest else 1.0
-        if value is not None:
-            total = add(total, covariance * value)
+        for leaf, partial in partials(node):
+            covariance = _two(cov, g, (side, leaf), tie, nx)
+            if covariance is None:
+                continue
+            remaining = rest if partial is None else [*rest, (side, partial)]
+            value = expectation(cov, remaining, X, Y, tie) if remaining else 1.0
+            if value is not None:
+                total = add(total, covariance * value)
     return total

@@ -12,7 +12,7 @@ from jax import lax
 from widelimit._precision import is_traced
 from widelimit.fields import Apply, Const, Ew, Frozen, Literal, Node, Sum
 from widelimit.trace._interpreter import RULES, rule
-from widelimit.trace._merging import common, constant_expression, multiply_nodes
+from widelimit.trace._merging import function_of, multiply_nodes
 from widelimit.trace._values import Det, Field, Weight, aligned, as_field, is_number
 
 __all__ = ["fields_of"]
@@ -240,19 +240,13 @@ def _function(interpreter, equation, values):
     params = tuple(sorted((k, v) for k, v in equation.params.items() if _hashable(v)))
 
     def nonlinearity(nodes):
-        nodes = [_as_node(n) if not isinstance(n, _Scalar) else n for n in nodes]
-        variable = [n for n in nodes if not isinstance(n, Const)]
-        found = common(variable)
-        if not found:
+        node = function_of(equation.primitive, params, nodes)
+        if node is None:
             raise equation.refuse(
-                "it is a function of several different preactivations at once.",
-                "Remedy: apply nonlinearities to one preactivation (a Gaussian field) at a time; for example put a "
-                "dense layer between a residual sum and the next nonlinearity.",
+                "it is a nonlinear function of a dropout mask, or of a sum over positions of nonlinear functions.",
+                "Remedy: apply the nonlinearity before the mask or the sum, or put a dense layer in between.",
             )
-        root, expressions = found[0]
-        queue = iter(expressions)
-        arguments = tuple(constant_expression(n.array) if isinstance(n, Const) else next(queue) for n in nodes)
-        return Ew(Apply(equation.primitive, params, arguments), root)
+        return node
 
     field = _blocks(equation, values, nonlinearity)
     if field.wide_axis is None:
@@ -285,17 +279,12 @@ def _select(interpreter, equation, values):
     values = fields_of(equation, values)
 
     def choose(nodes):
-        nodes = [n if isinstance(n, _Scalar) else _as_node(n) for n in nodes]
-        variable = [n for n in nodes if not isinstance(n, Const)]
-        found = common(variable)
-        if found:
-            root, expressions = found[0]
-            queue = iter(expressions)
-            arguments = tuple(constant_expression(n.array) if isinstance(n, Const) else next(queue) for n in nodes)
-            return Ew(Apply(equation.primitive, (), arguments), root)
         mask = nodes[0]
+        merged = function_of(equation.primitive, (), nodes)
+        if isinstance(merged, Ew) or (merged is not None and not isinstance(mask, Ew)):
+            return merged
         if not isinstance(mask, Ew):
-            raise equation.refuse("its predicate is not a function of one preactivation.")
+            raise equation.refuse("its predicate is a function of a dropout mask or of a sum over positions.")
         # the predicate is independent of (or linear next to) the cases: sum of indicator times case
         one = Ew(Apply(lax.select_n_p, (), (mask.expression, Literal(0.0), Literal(1.0))), mask.leaf)
         zero = Ew(Apply(lax.select_n_p, (), (mask.expression, Literal(1.0), Literal(0.0))), mask.leaf)

@@ -127,10 +127,10 @@ def _explained(program: Program, log) -> list[str]:
             f"  {name or 'params'}: ({axes})  std {float(prior.variance) ** 0.5:.4g}  lr {float(prior.lr):.4g}"
         )
     lines.append("program (primitive -> result)")
-    approximate: dict = {}
+    approximate: list[str] = []
     for entry in log:
         if entry[0] == "approximate":
-            approximate = entry[1]
+            approximate = entry[1].lines()
             continue
         equation, outs = entry
         for out in outs:
@@ -140,15 +140,7 @@ def _explained(program: Program, log) -> list[str]:
                 what = f"{type(node).__name__}{' (Gaussian)' if node.gaussian else ''}, wide axis {out.wide_axis}"
         lines.append(f"  {equation.name:20s} -> {what}" + (f"   [{equation.source}]" if equation.source else ""))
     lines.append("approximations")
-    for name, held in approximate.items():
-        if held is None:
-            lines.append(f"  {name}")
-        else:
-            dual, variance = held
-            if hasattr(dual, "error"):
-                errors = [float(jnp.max(e)) for e in dual.error(jnp.asarray(variance))]
-                lines.append(f"  {name}: relative error at most {errors[0]:.1e} (K), {errors[1]:.1e} (its derivative)")
-    lines += [f"  {note}" for note in program.notes]
+    lines += [f"  {note}" for note in [*approximate, *program.notes]]
     if lines[-1] == "approximations":
         lines.append("  none: every expectation in closed form")
     return lines

@@ -1,15 +1,17 @@
-"""Elementwise functions of functions: composed into one function of one preactivation wherever there is one."""
+"""Elementwise functions of functions: composed into one function of one preactivation, or of as few as there are."""
 
 from __future__ import annotations
+
+import functools
 
 import jax.numpy as jnp
 from jax import lax
 
 from widelimit._precision import is_traced
-from widelimit.fields import Apply, Const, Derivative, Ew, Literal, Node, Parameter, Prod, Sum, Variable
+from widelimit.fields import Apply, Const, Derivative, Ew, Joint, Literal, Node, Parameter, Prod, Sum, Variable
 from widelimit.trace._values import is_number
 
-__all__ = ["common", "constant_expression", "multiply_nodes"]
+__all__ = ["constant_expression", "function_of", "multiply_nodes"]
 
 
 def constant_expression(array):
@@ -20,11 +22,10 @@ def constant_expression(array):
     return Parameter(array)
 
 
-def _substitute(expression, inner):
+def _substitute(expression, inner: list):
+    """The function with its variables replaced by functions."""
     if isinstance(expression, Variable):
-        return inner
-    if isinstance(inner, Variable):
-        return expression
+        return inner[expression.index]
     if isinstance(expression, Derivative):
         return None  # the derivative is with respect to its own variable: leave it unmerged
     if isinstance(expression, Apply):
@@ -44,7 +45,7 @@ def _chain(node: Node):
     if isinstance(node, Ew):
         out = []
         for root, inner in _chain(node.leaf) or []:
-            expression = _substitute(node.expression, inner)
+            expression = _substitute(node.expression, [inner])
             if expression is not None:
                 out.append((root, expression))
         return out
@@ -52,28 +53,30 @@ def _chain(node: Node):
         out = [(node, Variable())]
         return out + _affine_chain(node)
     if isinstance(node, Sum):
-        found = common([child for _, child in node.terms])
+        found = _common([child for _, child in node.terms])
         out = []
         for root, expressions in found:
-            total = None
-            for (coefficient, _), e in zip(node.terms, expressions, strict=True):
-                term = (
-                    e
-                    if is_number(coefficient) and float(coefficient) == 1
-                    else _apply(lax.mul_p, constant_expression(coefficient), e)
-                )
-                total = term if total is None else _apply(lax.add_p, total, term)
-            out.append((root, total))
+            out.append((root, _combined([c for c, _ in node.terms], expressions)))
         return out
     if isinstance(node, Prod):
         out = []
-        for root, expressions in common(node.factors):
+        for root, expressions in _common(node.factors):
             total = expressions[0]
             for e in expressions[1:]:
                 total = _apply(lax.mul_p, total, e)
             out.append((root, total))
         return out
     return []
+
+
+def _combined(coefficients, expressions):
+    """``sum_i c_i e_i``."""
+    total = None
+    for c, e in zip(coefficients, expressions, strict=True):
+        one = is_number(c) and float(c) == 1
+        term = e if one else _apply(lax.mul_p, constant_expression(c), e)
+        total = term if total is None else _apply(lax.add_p, total, term)
+    return total
 
 
 def _affine_chain(node: Node):
@@ -95,7 +98,45 @@ def _affine_chain(node: Node):
     return out
 
 
-def common(nodes: list[Node]):
+def function_of(primitive, params: tuple, nodes: list[Node]) -> Node | None:
+    """A primitive applied to fields and constants: of one Gaussian field where possible, else of several; or None."""
+    found = _common(nodes)
+    if found:
+        root, expressions = found[0]
+        return Ew(Apply(primitive, params, tuple(expressions)), root)
+    leaves: list[Node] = []
+    expressions = [_expanded(node, leaves) for node in nodes]
+    return None if None in expressions else Joint(Apply(primitive, params, tuple(expressions)), leaves)
+
+
+def _expanded(node: Node, leaves: list[Node]):
+    """The node as a function of Gaussian fields, which are added to `leaves`; None where it is not one."""
+    if isinstance(node, Const):
+        return _constant(node)
+    if node.gaussian:
+        for i, leaf in enumerate(leaves):
+            if leaf is node:
+                return Variable(i)
+        leaves.append(node)
+        return Variable(len(leaves) - 1)
+    if isinstance(node, Ew | Joint):
+        own = node.leaves if isinstance(node, Joint) else [node.leaf]
+        return _substitute(node.expression, [_expanded(u, leaves) for u in own])
+    if isinstance(node, Sum):
+        expressions = [_expanded(child, leaves) for _, child in node.terms]
+        return None if None in expressions else _combined([c for c, _ in node.terms], expressions)
+    if isinstance(node, Prod):
+        expressions = [_expanded(factor, leaves) for factor in node.factors]
+        return None if None in expressions else functools.reduce(functools.partial(_apply, lax.mul_p), expressions)
+    return None
+
+
+def _constant(node: Const):
+    array = node.array
+    return constant_expression(array if is_number(array) else array.reshape(()) if array.size == 1 else array)
+
+
+def _common(nodes: list[Node]):
     """Gaussian fields of which all the nodes are functions: pairs (field, expressions), outermost first."""
     chains = [_chain(n) for n in nodes]
     known = [c for c in chains if c is not None]
@@ -107,9 +148,7 @@ def common(nodes: list[Node]):
         for node, chain in zip(nodes, chains, strict=True):
             if chain is None:
                 assert isinstance(node, Const)
-                array = node.array
-                array = array.reshape(()) if array.size == 1 else array
-                expressions.append(constant_expression(array))
+                expressions.append(_constant(node))
                 continue
             match = [e for r, e in chain if r is root]
             if not match:
@@ -125,7 +164,7 @@ def multiply_nodes(a: Node, b: Node) -> Node:
     for x, y in ((a, b), (b, a)):
         if isinstance(x, Const):
             return Sum([(x.array, y)])
-    found = common([a, b])
+    found = _common([a, b])
     if found:
         root, (first, second) = found[0]
         return Ew(_apply(lax.mul_p, first, second), root)
@@ -138,7 +177,7 @@ def multiply_nodes(a: Node, b: Node) -> Node:
     for x in (a, b):
         for factor in x.factors if isinstance(x, Prod) else [x]:
             for i, other in enumerate(factors):
-                merged = common([other, factor])
+                merged = _common([other, factor])
                 if merged:
                     root, (first, second) = merged[0]
                     factors[i] = Ew(_apply(lax.mul_p, first, second), root)
