@@ -30,53 +30,40 @@ def _points(dimension: int, points: int) -> np.ndarray:
     return np.stack(out).reshape(_REPLICATES, each // _CHUNK, _CHUNK, dimension)
 
 
-def _factor(covariance: list[list[Any]]) -> list[list[Any]]:
-    """Cholesky factor, entry by entry; None is a structural zero, and so is a pivot below rounding."""
-    size = len(covariance)
-    L: list[list[Any]] = [[None] * size for _ in range(size)]
-    for j in range(size):
-        variance = covariance[j][j]
-        pivot = _less(variance, L[j][:j], L[j][:j])
-        positive = pivot > 16 * jnp.finfo(jnp.result_type(variance)).eps * variance
+def _factor(covariance):
+    """Cholesky factor of (..., k, k); a pivot below rounding, of a singular covariance, counts as 0."""
+    size = covariance.shape[-1]
+    scale = jnp.diagonal(covariance, axis1=-2, axis2=-1)
+    eps = jnp.finfo(covariance.dtype).eps
+
+    def column(j, state):
+        rest, L = state
+        pivot = rest[..., j, j]
+        positive = pivot > 16 * eps * scale[..., j]
         root = jnp.sqrt(jnp.where(positive, pivot, 1))
-        L[j][j] = jnp.where(positive, root, 0)
-        for i in range(j + 1, size):
-            value = _less(covariance[i][j], L[i][:j], L[j][:j])
-            L[i][j] = None if value is None else jnp.where(positive, value / root, 0)
-    return L
+        new = jnp.where(positive[..., None], rest[..., j] / root[..., None], 0)
+        new = jnp.where(jnp.arange(size) >= j, new, 0)
+        return rest - new[..., :, None] * new[..., None, :], L.at[..., j].set(new)
+
+    return jax.lax.fori_loop(0, size, column, (covariance, jnp.zeros_like(covariance)))[1]
 
 
-def _less(value, row, column):
-    for a, b in zip(row, column, strict=True):
-        if a is not None and b is not None:
-            value = (0.0 if value is None else value) - a * b
-    return value
-
-
-def gaussian_average(
-    function: Callable, means: list[Any], covariance: list[list[Any]], points: int = DEFAULT_POINTS
-) -> tuple[Any, Any]:
+def gaussian_average(function: Callable, means, covariance, points: int = DEFAULT_POINTS) -> tuple[Any, Any]:
     """``E[phi(u_1, ..., u_k)]``, ``u ~ N(means, covariance)``, and its standard error.
 
     ``(1/N) sum_i phi(means + L z_i)``, ``L L^T = covariance``, over 8 independent scramblings of Sobol points, whose
-    scatter gives the error.  function: of a tuple of arrays with a leading axis over points.  means: arrays or None;
-    covariance: lower triangle, arrays that broadcast against each other, or None for 0; singular ones are right.
-    Source: Owen 1997 (scrambled nets); error by replication, Owen 2013, ch. 17.
+    scatter gives the error.  function: of the tuple u of arrays (points, ...).  means (..., k), covariance (..., k, k):
+    singular ones too.  Source: Owen 1997 (scrambled nets); error by replication, Owen 2013, ch. 17.
     """
-    dtype = jnp.result_type(*(covariance[i][i] for i in range(len(covariance))))
+    dtype, size = covariance.dtype, covariance.shape[-1]
     L = _factor(covariance)
-    nodes = jnp.asarray(_points(len(L), points), dtype)
-    entries = [a for row in L for a in row if a is not None] + [m for m in means if m is not None]
-    shape = jnp.broadcast_shapes(*(jnp.shape(a) for a in entries))
+    rows = [(means[..., i], [L[..., i, j] for j in range(i + 1)]) for i in range(size)]  # one array each: vectorises
+    nodes = jnp.asarray(_points(size, points), dtype)
 
     def chunk(z):
-        z = z.reshape(z.shape + (1,) * len(shape))
-        u = []
-        for row, mean in zip(L, means, strict=True):
-            value = sum(a * z[:, j] for j, a in enumerate(row) if a is not None)
-            value = value if mean is None else value + mean
-            u.append(jnp.broadcast_to(value, (z.shape[0], *shape)))
-        return jnp.sum(function(tuple(u)), axis=0).astype(dtype)
+        z = z.T.reshape((size, -1) + (1,) * (L.ndim - 2))
+        u = tuple(mean + sum(a * zj for a, zj in zip(row, z, strict=False)) for mean, row in rows)
+        return jnp.sum(function(u), axis=0).astype(dtype)
 
     def replicate(_, chunks):
         start = jnp.zeros(jax.eval_shape(chunk, chunks[0]).shape, dtype)

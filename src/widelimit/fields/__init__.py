@@ -1,5 +1,6 @@
 """The graph of wide random fields and the rules for their covariances."""
 
+from widelimit.fields._composition import applied, combined, constant_expression, expanded, is_number, substitute
 from widelimit.fields._covariance import Covariance
 from widelimit.fields._errors import UnknownLimitError
 from widelimit.fields._expression import (
@@ -15,5 +16,6 @@ from widelimit.fields._node import Axes, Const, Ew, Frozen, Joint, Linear, Mat, 
 
 __all__ = [
     "Apply", "Axes", "Const", "Covariance", "Derivative", "Ew", "Frozen", "Joint", "Linear", "Literal", "Mat", "Node",
-    "Noise", "Parameter", "Prior", "Prod", "Sum", "UnknownLimitError", "Variable", "Vec", "dual_of", "has_parameters",
+    "Noise", "Parameter", "Prior", "Prod", "Sum", "UnknownLimitError", "Variable", "Vec", "applied", "combined",
+    "constant_expression", "dual_of", "expanded", "has_parameters", "is_number", "substitute",
 ]  # fmt: skip

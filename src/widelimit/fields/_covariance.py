@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 
 from widelimit.duals import DEFAULT_POINTS
-from widelimit.fields import _gap, _joint, _linear, _nonlinearity, _parameters, _product
+from widelimit.fields import _composition, _gap, _joint, _linear, _nonlinearity, _parameters, _product
 from widelimit.fields._approximations import Approximations
 from widelimit.fields._node import Axes, Const, Ew, Frozen, Joint, Linear, Mat, Node, Noise, Prod, Sum, Vec
 from widelimit.fields._placing import Tie, full_tie, inverse, place_x, place_y, swap
@@ -54,12 +54,26 @@ class Covariance:
             self._alive.append((X, Y))
             if kind == "mean":
                 value = _mean(self, X)
+            elif kind == "joint":
+                value = _composition.as_joint(X) or X
+            elif kind == "merged":
+                value = self.joint(X) if _product.is_entangled(self, X) else X
             elif kind == "gap":
                 value = _gap.gap(self, X, Y, tie)
             else:
                 value = _pair(self, kind, X, Y, tie)
             self._memo[key] = value
         return self._memo[key]
+
+    def merged(self, X: Node) -> Node:
+        """X, or one function of all the Gaussian fields in it where its factors do not come apart."""
+        if not isinstance(X, Sum | Prod) or X.gaussian:
+            return X
+        return self._remember("merged", X, X, ())
+
+    def joint(self, X: Node) -> Node:
+        """X as one function of all the Gaussian fields in it, where it is one."""
+        return self._remember("joint", X, X, ())
 
     def pair(self, kind: str, X: Node, Y: Node, tie: Tie):
         """K or T by name."""
@@ -76,6 +90,7 @@ def _pair(cov, kind, X, Y, tie):
             return None
         mx, my = cov.mean(X), cov.mean(Y)
         return None if mx is None or my is None else place_x(mx, tie) * place_y(my, tie, nx)
+    X, Y = _merged(cov, X, Y)
     if isinstance(Y, Sum):
         return _linear.sum_rule(cov, kind, X, Y, tie)
     if isinstance(Y, _UNARY):
@@ -108,7 +123,17 @@ def _pair(cov, kind, X, Y, tie):
     return None if mx is None or my is None else place_x(mx, tie) * place_y(my, tie, nx)
 
 
+def _merged(cov, X, Y):
+    X, Y = cov.merged(X), cov.merged(Y)
+    if isinstance(X, Joint) and isinstance(Y, Sum | Prod) and not Y.gaussian:
+        Y = cov.joint(Y)
+    if isinstance(Y, Joint) and isinstance(X, Sum | Prod) and not X.gaussian:
+        X = cov.joint(X)
+    return X, Y
+
+
 def _mean(cov, X):
+    X = cov.merged(X)
     if isinstance(X, Const):
         return X.array
     if isinstance(X, Vec):

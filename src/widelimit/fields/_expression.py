@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import operator
 from typing import Any, NamedTuple
 
 import jax
@@ -11,6 +12,10 @@ import jax.numpy as jnp
 from widelimit.duals import Dual, Series, recognise
 
 __all__ = ["Apply", "Derivative", "Literal", "Parameter", "Variable", "dual_of", "evaluate", "has_parameters"]
+
+
+# built while merging, and their parameters differ between versions of JAX
+_OPERATORS = {"mul": operator.mul, "add": operator.add}
 
 
 class Variable(NamedTuple):
@@ -56,11 +61,12 @@ def has_parameters(expression) -> bool:
     return isinstance(expression, Apply) and any(map(has_parameters, expression.arguments))
 
 
-def evaluate(expression, z, place=None):
+def evaluate(expression, z, place=None, memo: dict | None = None):
     """Value of the function at `z`, an array or a tuple of them (one for each variable).
 
-    `place` maps each Parameter's array to one that broadcasts with `z`.
+    `place` maps each Parameter's array to one that broadcasts with `z`; `memo` holds the values of shared parts.
     """
+    memo = {} if memo is None else memo
     if isinstance(expression, Variable):
         return z[expression.index] if isinstance(z, tuple) else z
     if isinstance(expression, Literal):
@@ -70,9 +76,16 @@ def evaluate(expression, z, place=None):
     if isinstance(expression, Derivative):
         tangents = _direction(z, expression.index)
         return jax.jvp(lambda *zs: evaluate(expression.of, _like(z, zs), place), _tuple(z), tangents)[1]
-    values = [evaluate(a, z, place) for a in expression.arguments]
+    if id(expression) not in memo:
+        memo[id(expression)] = _applied(expression, [evaluate(a, z, place, memo) for a in expression.arguments], z)
+    return memo[id(expression)]
+
+
+def _applied(expression, values, z):
     dtype = jnp.result_type(*_tuple(z))
     arrays = [_cast(v, dtype) for v in values]
+    if expression.primitive.name in _OPERATORS:
+        return _OPERATORS[expression.primitive.name](*arrays)
     if expression.primitive.name == "integer_pow":
         return arrays[0] ** dict(expression.params)["y"]
     if expression.primitive.name == "convert_element_type":

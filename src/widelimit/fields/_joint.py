@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from widelimit.duals import gaussian_average
+from widelimit.fields._composition import as_joint
 from widelimit.fields._errors import UnknownLimitError
-from widelimit.fields._expression import Derivative, Variable, evaluate
-from widelimit.fields._linear import add
-from widelimit.fields._node import Const, Ew, Joint, Node, Noise
+from widelimit.fields._expression import Derivative, evaluate
+from widelimit.fields._node import Ew, Joint, Node
 from widelimit.fields._placing import full_tie, place_x, place_y
 
 __all__ = ["average", "joint_rule", "leaves", "mean_of_joint", "partials"]
@@ -35,22 +37,24 @@ def partials(node: Node) -> list[tuple[Node, Node | None]]:
 
 
 def joint_rule(cov, kind, X, Y, tie):
-    """``K = E[phi(u) psi(v)]``, ``T = sum_ij E[d_i phi(u) d_j psi(v)] T(u_i, v_j)`` (Price 1958)."""
+    """``K = E[phi(u) psi(v)]``, ``T = E[sum_ij d_i phi(u) T(u_i, v_j) d_j psi(v)]`` (Price 1958)."""
     if kind == "K":
         if all(cov.K(u, v, tie) is None for u in leaves(X) for v in leaves(Y)):
             mx, my = cov.mean(X), cov.mean(Y)
             return None if mx is None or my is None else place_x(mx, tie) * place_y(my, tie, len(X.shape))
         return average(cov, [(0, X), (1, Y)], X, Y, tie)
-    total = None
-    for u, left in partials(X):
-        for v, right in partials(Y):
-            tangent = cov.T(u, v, tie)
-            if tangent is None:
-                continue
-            rest = [(side, f) for side, f in ((0, left), (1, right)) if f is not None]
-            value = average(cov, rest, X, Y, tie)
-            total = add(total, None if value is None else value * tangent)
-    return total
+    tangents = [[cov.T(u, v, tie) for v in leaves(Y)] for u in leaves(X)]
+    if all(t is None for row in tangents for t in row):
+        return None
+    law = _Law(cov, X, Y, tie)
+    first, second = law.gradient(0, X), law.gradient(1, Y)
+
+    def contracted(u):
+        left, right = first(u), second(u)
+        pairs = ((a, b, t) for a, row in zip(left, tangents, strict=True) for b, t in zip(right, row, strict=True))
+        return sum(a * b * t for a, b, t in pairs if t is not None)
+
+    return law.average(contracted)
 
 
 def mean_of_joint(cov, X):
@@ -60,69 +64,95 @@ def mean_of_joint(cov, X):
 
 def average(cov, factors: list[Factor], X, Y, tie):
     """``E[prod_i F_i]`` of functions of fields of X (side 0) and Y (side 1), put in place."""
-    variables: list[Factor] = []
-    functions = []
-    nx = len(X.shape)
-    places = (lambda a: place_x(a, tie), lambda a: place_y(a, tie, nx))
-    for side, node in factors:
-        where = [_index(variables, (side, u), tie) for u in leaves(node)]
-        expression = node.expression if isinstance(node, Ew | Joint) else Variable()
-        functions.append((expression, where, places[side]))
-    for _, u in variables:
-        if isinstance(u, Noise | Const) or not u.gaussian:
-            raise UnknownLimitError(
-                f"a nonlinear function of several fields, one of them {_kind(u)}, has no rule. Remedy: apply the "
-                "nonlinearity before the noise, or compare finite networks with wl.monte_carlo."
-            )
-    means, covariance = _law(cov, variables, tie, nx, places)
+    law = _Law(cov, X, Y, tie)
+    functions = [law.function(side, node) for side, node in factors]
 
-    def product(z: tuple):
+    def product(u):
         value: Any = 1.0
-        for expression, where, place in functions:
-            value = value * evaluate(expression, tuple(z[i] for i in where), place)
+        for f in functions:
+            value = value * f(u)
         return value
 
-    value, error = gaussian_average(product, means, covariance, cov.points)
-    note = f"function of {len(variables)} preactivations at once, quasi-Monte Carlo of {cov.points} points"
-    cov.approximate.note(note, "standard error (of the largest value)", lambda: (_relative(error, value),))
-    return value
+    return law.average(product)
+
+
+class _Law:
+    """The Gaussian vector of the fields that some functions of X (side 0) and Y (side 1) depend on."""
+
+    def __init__(self, cov, X, Y, tie):
+        self.cov, self.tie, self.nx = cov, tie, len(X.shape)
+        self.variables: list[Factor] = []
+
+    def _place(self, side: int, array):
+        return place_y(array, self.tie, self.nx) if side else place_x(array, self.tie)
+
+    def _index(self, side: int, u: Node) -> int:
+        """Which variable it is; one field at the same position of both sides is the same variable."""
+        for i, (other, v) in enumerate(self.variables):
+            if u is v and (side == other or self.tie == full_tie(u)):
+                return i
+        self.variables.append((side, u))
+        return len(self.variables) - 1
+
+    def _local(self, side: int, node: Node) -> tuple[Callable, list[int]]:
+        joint = as_joint(node)
+        if joint is None:
+            raise UnknownLimitError(
+                "a product of dependent fields, one of them a dropout mask or a sum over positions of nonlinear "
+                "functions, has no rule. Remedy: put a dense layer in between, or compare finite networks with "
+                "wl.monte_carlo."
+            )
+        where = [self._index(side, u) for u in joint.leaves]
+        return lambda *z: evaluate(joint.expression, z, lambda a: self._place(side, a)), where
+
+    def function(self, side: int, node: Node) -> Callable:
+        """The node as a function of the tuple of variables."""
+        f, where = self._local(side, node)
+        return lambda u: f(*(u[i] for i in where))
+
+    def gradient(self, side: int, node: Node) -> Callable:
+        """Its derivatives by each of its own leaves."""
+        f, where = self._local(side, node)
+
+        def derivatives(u):
+            value, pull = jax.vjp(f, *(u[i] for i in where))
+            return pull(jnp.ones_like(value))
+
+        return derivatives
+
+    def average(self, function: Callable):
+        """``E[f(u)]``, its error noted."""
+        means, covariance = self._moments()
+        value, error = gaussian_average(function, means, covariance, self.cov.points)
+        what = f"function of {len(self.variables)} preactivations, quasi-Monte Carlo of {self.cov.points} points"
+        self.cov.approximate.note(what, "standard error (of the largest value)", lambda: (_relative(error, value),))
+        return value
+
+    def _moments(self):
+        """Means (..., k) and covariance (..., k, k) of the variables, in the layout of pairs of positions."""
+        raw = [self.cov.mean(u) for _, u in self.variables]
+        means = [None if m is None else self._place(s, m) for m, (s, _) in zip(raw, self.variables, strict=True)]
+        size = len(means)
+        entries: list[list[Any]] = [[0.0] * size for _ in range(size)]
+        for i in range(size):
+            for j in range(i + 1):
+                value = self._second_moment(i, j)
+                if value is not None and means[i] is not None and means[j] is not None:
+                    value = value - means[i] * means[j]
+                entries[i][j] = entries[j][i] = 0.0 if value is None else value
+        flat = [jnp.asarray(a) for row in entries for a in row] + [jnp.asarray(0.0 if m is None else m) for m in means]
+        flat = jnp.broadcast_arrays(*flat)
+        stacked = jnp.stack(flat, axis=-1)
+        covariance = stacked[..., : size**2].reshape(*stacked.shape[:-1], size, size)
+        return stacked[..., size**2 :], covariance
+
+    def _second_moment(self, i: int, j: int):
+        (side, u), (other, v) = self.variables[i], self.variables[j]
+        if side != other:
+            return self.cov.K(v, u, self.tie) if side else self.cov.K(u, v, self.tie)
+        value = self.cov.K(u, v, full_tie(u))
+        return None if value is None else self._place(side, value)
 
 
 def _relative(error, value):
     return jnp.max(error) / jnp.maximum(jnp.max(jnp.abs(value)), jnp.finfo(value.dtype).tiny)
-
-
-def _kind(node: Node) -> str:
-    return "a dropout mask" if isinstance(node, Noise) else f"a {type(node).__name__}"
-
-
-def _index(variables: list[Factor], variable: Factor, tie) -> int:
-    """Where the variable is in the list; one field at the same position of both sides is the same variable."""
-    side, u = variable
-    for i, (other, v) in enumerate(variables):
-        if u is v and (side == other or tie == full_tie(u)):
-            return i
-    variables.append(variable)
-    return len(variables) - 1
-
-
-def _law(cov, variables: list[Factor], tie, nx: int, places):
-    """Means and lower triangle of the covariance of the variables, in the layout of pairs of positions."""
-    raw = [cov.mean(u) for _, u in variables]
-    means = [None if m is None else places[side](m) for m, (side, _) in zip(raw, variables, strict=True)]
-    covariance: list[list[Any]] = []
-    for i, (side, u) in enumerate(variables):
-        row: list[Any] = []
-        for j, (other, v) in enumerate(variables[: i + 1]):
-            if side == other:
-                value = cov.K(u, v, full_tie(u))
-                value = None if value is None else places[side](value)
-            else:
-                value = cov.K(v, u, tie) if side else cov.K(u, v, tie)
-            if means[i] is not None and means[j] is not None and value is not None:
-                value = value - means[i] * means[j]
-            if i == j:
-                value = jnp.zeros(()) if value is None else jnp.maximum(value, 0)
-            row.append(value)
-        covariance.append(row)
-    return means, covariance

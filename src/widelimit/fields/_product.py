@@ -6,10 +6,10 @@ import itertools
 
 from widelimit.fields._joint import average, leaves, partials
 from widelimit.fields._linear import add
-from widelimit.fields._node import Const, Node, Prod
+from widelimit.fields._node import Const, Node, Noise, Prod, Sum
 from widelimit.fields._placing import full_tie, place_x, place_y
 
-__all__ = ["expectation", "product_rule"]
+__all__ = ["expectation", "is_entangled", "product_rule"]
 
 
 def _factors(node: Node) -> list[Node]:
@@ -52,6 +52,24 @@ def expectation(cov, factors, X, Y, tie):
             return None
         total = total * value
     return total
+
+
+def is_entangled(cov, node: Node) -> bool:
+    """Whether a second moment of the node needs more than pairs of nonlinear factors (gates applied repeatedly)."""
+    if isinstance(node, Sum):
+        return any(is_entangled(cov, child) for _, child in node.terms)
+    if not isinstance(node, Prod):
+        return False
+    factors = [(side, f) for side in (0, 1) for f in node.factors]
+    return any(_is_hard(cov, group) for group in _groups(cov, factors, node, node, full_tie(node)))
+
+
+def _is_hard(cov, group) -> bool:
+    fields = [f for _, f in group]
+    if len(group) <= 2 or any(isinstance(f, Const | Noise) for f in fields):
+        return False
+    shifted = any(f.gaussian and cov.mean(f) is not None for f in fields)
+    return shifted or sum(not f.gaussian for f in fields) > 2
 
 
 def _related(cov, a, b, X, Y, tie) -> bool:

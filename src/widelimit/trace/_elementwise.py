@@ -10,10 +10,10 @@ import numpy as np
 from jax import lax
 
 from widelimit._precision import is_traced
-from widelimit.fields import Apply, Const, Ew, Frozen, Literal, Node, Sum
+from widelimit.fields import Apply, Const, Ew, Frozen, Literal, Node, Sum, is_number
 from widelimit.trace._interpreter import RULES, rule
 from widelimit.trace._merging import function_of, multiply_nodes
-from widelimit.trace._values import Det, Field, Weight, aligned, as_field, is_number
+from widelimit.trace._values import Det, Field, Weight, aligned, as_field
 
 __all__ = ["fields_of"]
 

@@ -2,40 +2,29 @@
 
 from __future__ import annotations
 
-import functools
-
 import jax.numpy as jnp
 from jax import lax
 
 from widelimit._precision import is_traced
-from widelimit.fields import Apply, Const, Derivative, Ew, Joint, Literal, Node, Parameter, Prod, Sum, Variable
-from widelimit.trace._values import is_number
+from widelimit.fields import (
+    Apply,
+    Const,
+    Ew,
+    Joint,
+    Literal,
+    Node,
+    Prod,
+    Sum,
+    Variable,
+    applied,
+    combined,
+    constant_expression,
+    expanded,
+    is_number,
+    substitute,
+)
 
-__all__ = ["constant_expression", "function_of", "multiply_nodes"]
-
-
-def constant_expression(array):
-    """A literal where the number is known, else a parameter."""
-    if is_number(array):
-        value = array if isinstance(array, float | int | bool) else array.item()
-        return Literal(value)
-    return Parameter(array)
-
-
-def _substitute(expression, inner: list):
-    """The function with its variables replaced by functions."""
-    if isinstance(expression, Variable):
-        return inner[expression.index]
-    if isinstance(expression, Derivative):
-        return None  # the derivative is with respect to its own variable: leave it unmerged
-    if isinstance(expression, Apply):
-        arguments = tuple(_substitute(a, inner) for a in expression.arguments)
-        return None if None in arguments else expression._replace(arguments=arguments)
-    return expression
-
-
-def _apply(primitive, *arguments):
-    return Apply(primitive, (), arguments)
+__all__ = ["function_of", "multiply_nodes"]
 
 
 def _chain(node: Node):
@@ -45,7 +34,7 @@ def _chain(node: Node):
     if isinstance(node, Ew):
         out = []
         for root, inner in _chain(node.leaf) or []:
-            expression = _substitute(node.expression, [inner])
+            expression = substitute(node.expression, [inner])
             if expression is not None:
                 out.append((root, expression))
         return out
@@ -56,27 +45,17 @@ def _chain(node: Node):
         found = _common([child for _, child in node.terms])
         out = []
         for root, expressions in found:
-            out.append((root, _combined([c for c, _ in node.terms], expressions)))
+            out.append((root, combined([c for c, _ in node.terms], expressions)))
         return out
     if isinstance(node, Prod):
         out = []
         for root, expressions in _common(node.factors):
             total = expressions[0]
             for e in expressions[1:]:
-                total = _apply(lax.mul_p, total, e)
+                total = applied(lax.mul_p, total, e)
             out.append((root, total))
         return out
     return []
-
-
-def _combined(coefficients, expressions):
-    """``sum_i c_i e_i``."""
-    total = None
-    for c, e in zip(coefficients, expressions, strict=True):
-        one = is_number(c) and float(c) == 1
-        term = e if one else _apply(lax.mul_p, constant_expression(c), e)
-        total = term if total is None else _apply(lax.add_p, total, term)
-    return total
 
 
 def _affine_chain(node: Node):
@@ -93,8 +72,8 @@ def _affine_chain(node: Node):
     coefficient, child = varying[0]
     out = []
     for root, e in _chain(child) or []:
-        scaled = e if float(coefficient) == 1 else _apply(lax.mul_p, constant_expression(coefficient), e)
-        out.append((root, scaled if shift == 0 else _apply(lax.add_p, scaled, Literal(shift))))
+        scaled = e if float(coefficient) == 1 else applied(lax.mul_p, constant_expression(coefficient), e)
+        out.append((root, scaled if shift == 0 else applied(lax.add_p, scaled, Literal(shift))))
     return out
 
 
@@ -105,35 +84,8 @@ def function_of(primitive, params: tuple, nodes: list[Node]) -> Node | None:
         root, expressions = found[0]
         return Ew(Apply(primitive, params, tuple(expressions)), root)
     leaves: list[Node] = []
-    expressions = [_expanded(node, leaves) for node in nodes]
+    expressions = [expanded(node, leaves) for node in nodes]
     return None if None in expressions else Joint(Apply(primitive, params, tuple(expressions)), leaves)
-
-
-def _expanded(node: Node, leaves: list[Node]):
-    """The node as a function of Gaussian fields, which are added to `leaves`; None where it is not one."""
-    if isinstance(node, Const):
-        return _constant(node)
-    if node.gaussian:
-        for i, leaf in enumerate(leaves):
-            if leaf is node:
-                return Variable(i)
-        leaves.append(node)
-        return Variable(len(leaves) - 1)
-    if isinstance(node, Ew | Joint):
-        own = node.leaves if isinstance(node, Joint) else [node.leaf]
-        return _substitute(node.expression, [_expanded(u, leaves) for u in own])
-    if isinstance(node, Sum):
-        expressions = [_expanded(child, leaves) for _, child in node.terms]
-        return None if None in expressions else _combined([c for c, _ in node.terms], expressions)
-    if isinstance(node, Prod):
-        expressions = [_expanded(factor, leaves) for factor in node.factors]
-        return None if None in expressions else functools.reduce(functools.partial(_apply, lax.mul_p), expressions)
-    return None
-
-
-def _constant(node: Const):
-    array = node.array
-    return constant_expression(array if is_number(array) else array.reshape(()) if array.size == 1 else array)
 
 
 def _common(nodes: list[Node]):
@@ -148,7 +100,7 @@ def _common(nodes: list[Node]):
         for node, chain in zip(nodes, chains, strict=True):
             if chain is None:
                 assert isinstance(node, Const)
-                expressions.append(_constant(node))
+                expressions.append(constant_expression(node.array))
                 continue
             match = [e for r, e in chain if r is root]
             if not match:
@@ -159,6 +111,15 @@ def _common(nodes: list[Node]):
     return out
 
 
+def _merged(node: Node) -> Node:
+    """``1 - phi(u)`` and the like as one function of u, so that products of them are not multiplied out."""
+    if isinstance(node, Sum) and not node.gaussian:
+        chain = _chain(node)
+        if chain:
+            return Ew(chain[0][1], chain[0][0])
+    return node
+
+
 def multiply_nodes(a: Node, b: Node) -> Node:
     """``a b``: scaled, merged into one function of one field, or a product."""
     for x, y in ((a, b), (b, a)):
@@ -167,7 +128,8 @@ def multiply_nodes(a: Node, b: Node) -> Node:
     found = _common([a, b])
     if found:
         root, (first, second) = found[0]
-        return Ew(_apply(lax.mul_p, first, second), root)
+        return Ew(applied(lax.mul_p, first, second), root)
+    a, b = _merged(a), _merged(b)
     for x, y in ((a, b), (b, a)):
         if isinstance(x, Sum) and not x.gaussian:
             return Sum([(c, multiply_nodes(n, y)) for c, n in x.terms])
@@ -180,7 +142,7 @@ def multiply_nodes(a: Node, b: Node) -> Node:
                 merged = _common([other, factor])
                 if merged:
                     root, (first, second) = merged[0]
-                    factors[i] = Ew(_apply(lax.mul_p, first, second), root)
+                    factors[i] = Ew(applied(lax.mul_p, first, second), root)
                     break
             else:
                 factors.append(factor)

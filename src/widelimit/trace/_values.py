@@ -6,9 +6,6 @@ import dataclasses
 import itertools
 from typing import Any
 
-import jax.numpy as jnp
-
-from widelimit._precision import is_traced
 from widelimit.fields import Axes, Const, Ew, Frozen, Linear, Mat, Node, Noise, Prior, Prod, Sum, Vec
 
 __all__ = ["Det", "Field", "Weight", "aligned", "shifted"]
@@ -130,8 +127,3 @@ def as_field(weight: Weight) -> Field:
     if not (isinstance(weight.scale, float) and weight.scale == 1.0):
         node = Sum([(weight.scale, node)])
     return Field(((node, weight.size[wide[0]] if wide else 1),), wide_axis)
-
-
-def is_number(value) -> bool:
-    """A scalar known while tracing."""
-    return isinstance(value, float | int) or (jnp.ndim(value) == 0 and not is_traced(value))

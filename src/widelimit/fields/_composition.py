@@ -1,0 +1,91 @@
+"""Functions of functions: a node written out as one function of Gaussian fields."""
+
+from __future__ import annotations
+
+import functools
+
+import jax.numpy as jnp
+from jax import lax
+
+from widelimit._precision import is_traced
+from widelimit.fields._expression import Apply, Derivative, Literal, Parameter, Variable
+from widelimit.fields._node import Const, Ew, Joint, Node, Prod, Sum
+
+__all__ = ["applied", "as_joint", "combined", "constant_expression", "expanded", "is_number", "substitute"]
+
+
+def is_number(value) -> bool:
+    """A scalar known while tracing."""
+    return isinstance(value, float | int) or (jnp.ndim(value) == 0 and not is_traced(value))
+
+
+def constant_expression(array):
+    """A literal where the number is known, else a parameter."""
+    if is_number(array):
+        return Literal(array if isinstance(array, float | int | bool) else array.item())
+    if array.size == 1 and array.ndim:
+        return constant_expression(array.reshape(()))
+    return Parameter(array)
+
+
+def applied(primitive, *arguments) -> Apply:
+    """A primitive without parameters, applied."""
+    return Apply(primitive, (), arguments)
+
+
+def substitute(expression, inner: list, memo: dict | None = None):
+    """The function with its variables replaced by functions; None if it holds a derivative.  Shared parts stay so."""
+    memo = {} if memo is None else memo
+    if isinstance(expression, Variable):
+        return inner[expression.index]
+    if isinstance(expression, Derivative):
+        return None  # the derivative is with respect to its own variable: leave it unmerged
+    if not isinstance(expression, Apply):
+        return expression
+    if id(expression) not in memo:
+        arguments = tuple(substitute(a, inner, memo) for a in expression.arguments)
+        memo[id(expression)] = None if None in arguments else expression._replace(arguments=arguments)
+    return memo[id(expression)]
+
+
+def combined(coefficients, expressions):
+    """``sum_i c_i e_i``."""
+    total = None
+    for c, e in zip(coefficients, expressions, strict=True):
+        one = is_number(c) and float(c) == 1
+        term = e if one else applied(lax.mul_p, constant_expression(c), e)
+        total = term if total is None else applied(lax.add_p, total, term)
+    return total
+
+
+def expanded(node: Node, leaves: list[Node]):
+    """The node as a function of Gaussian fields, which are added to `leaves`; None where it is not one."""
+    if isinstance(node, Const):
+        return constant_expression(node.array)
+    if node.gaussian:
+        for i, leaf in enumerate(leaves):
+            if leaf is node:
+                return Variable(i)
+        leaves.append(node)
+        return Variable(len(leaves) - 1)
+    if isinstance(node, Ew | Joint):
+        own = node.leaves if isinstance(node, Joint) else [node.leaf]
+        return substitute(node.expression, [expanded(u, leaves) for u in own])
+    if isinstance(node, Sum):
+        terms = [expanded(child, leaves) for _, child in node.terms]
+        return None if None in terms else combined([c for c, _ in node.terms], terms)
+    if isinstance(node, Prod):
+        factors = [expanded(factor, leaves) for factor in node.factors]
+        return None if None in factors else functools.reduce(functools.partial(applied, lax.mul_p), factors)
+    return None
+
+
+def as_joint(node: Node) -> Joint | None:
+    """The node as one function of all the Gaussian fields in it; None where it is not one (dropout, pooling)."""
+    if isinstance(node, Joint):
+        return node
+    if isinstance(node, Ew):  # also of derivatives, which are not merged
+        return Joint(node.expression, [node.leaf])
+    leaves: list[Node] = []
+    expression = expanded(node, leaves)
+    return Joint(expression, leaves) if expression is not None and leaves else None
