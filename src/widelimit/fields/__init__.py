@@ -1,5 +1,6 @@
 """The graph of wide random fields and the rules for their covariances."""
 
+from widelimit.duals import DEFAULT_POINTS
 from widelimit.fields._composition import applied, combined, constant_expression, expanded, is_number, substitute
 from widelimit.fields._covariance import Covariance
 from widelimit.fields._errors import UnknownLimitError
@@ -15,7 +16,8 @@ from widelimit.fields._expression import (
 from widelimit.fields._node import Axes, Const, Ew, Frozen, Joint, Linear, Mat, Node, Noise, Prior, Prod, Sum, Vec
 
 __all__ = [
-    "Apply", "Axes", "Const", "Covariance", "Derivative", "Ew", "Frozen", "Joint", "Linear", "Literal", "Mat", "Node",
+    "Apply", "Axes", "Const", "Covariance", "DEFAULT_POINTS", "Derivative", "Ew", "Frozen", "Joint", "Linear",
+    "Literal", "Mat", "Node",
     "Noise", "Parameter", "Prior", "Prod", "Sum", "UnknownLimitError", "Variable", "Vec", "applied", "combined",
     "constant_expression", "dual_of", "expanded", "has_parameters", "is_number", "substitute",
 ]  # fmt: skip

@@ -137,8 +137,9 @@ class _Law:
         for i in range(size):
             for j in range(i + 1):
                 value = self._second_moment(i, j)
-                if value is not None and means[i] is not None and means[j] is not None:
-                    value = value - means[i] * means[j]
+                mi, mj = means[i], means[j]
+                if value is not None and mi is not None and mj is not None:
+                    value = value - mi * mj
                 entries[i][j] = entries[j][i] = 0.0 if value is None else value
         flat = [jnp.asarray(a) for row in entries for a in row] + [jnp.asarray(0.0 if m is None else m) for m in means]
         flat = jnp.broadcast_arrays(*flat)

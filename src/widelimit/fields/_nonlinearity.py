@@ -166,7 +166,7 @@ def stein_rule(cov, kind, X, Y, tie):
         slope = _one_point(cov, Y, True) if isinstance(Y, Ew) else cov.mean(partial)
         total = add(total, None if slope is None else covariance * place_y(slope, tie, nx))
     my = None if kind == "T" or mx is None else cov.mean(Y)
-    return total if my is None else add(total, place_x(mx, tie) * place_y(my, tie, nx))
+    return total if mx is None or my is None else add(total, place_x(mx, tie) * place_y(my, tie, nx))
 
 
 def _one_point(cov, Y, derivative: bool):

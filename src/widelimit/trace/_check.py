@@ -51,10 +51,9 @@ def check_limit(limit, x: Any, key: jax.Array, widths: Sequence[int], seeds: int
     x = np.asarray(x, np.float64)
     if x.ndim == 0:
         raise ValueError("check: x must have a leading axis over examples, and is a scalar.")
-    exact = [
-        np.array([[np.asarray(getattr(limit, name)(a, b)) for b in x] for a in x], np.float64)
-        for name in ("nngp", "ntk")
-    ]
+    with enable_x64():
+        pairs = jax.vmap(jax.vmap(limit.kernels, (None, 0)), (0, None))
+        exact = [np.asarray(a) for a in pairs(jnp.asarray(x), jnp.asarray(x))]
     rows = []
     for n, k in zip(widths, jax.random.split(key, len(widths)), strict=True):
         f, init, lr = _finite(limit, n)

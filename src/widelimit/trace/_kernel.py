@@ -78,7 +78,7 @@ def _lines(jaxpr) -> int:
 
 
 def _evaluate(program, kinds, x1, x2, log, closed, closed2):
-    covariance = Covariance()
+    covariance = Covariance(program.points)
     first = _run(program, closed, closed2, covariance, x1, log)
     if x2 is None:
         second = first

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from widelimit._precision import enable_x64
+from widelimit.fields import DEFAULT_POINTS
 from widelimit.trace._check import Check, check_limit
 from widelimit.trace._kernel import Kernel, evaluate
 from widelimit.trace._prior import Normal
@@ -52,7 +53,9 @@ def kernels(net) -> Kernel:
     return _of_module(net, ("nngp", "ntk"))
 
 
-def limit(f: Callable, prior: Callable[[int], Any] | None = None, *, lr: Any = None) -> Limit:
+def limit(
+    f: Callable, prior: Callable[[int], Any] | None = None, *, lr: Any = None, points: int = DEFAULT_POINTS
+) -> Limit:
     """Infinite-width limit of a function or of the models that a builder makes.
 
     ``limit(f, prior)``: ``f(params, x)`` on one example, ``prior(n)`` the pytree of `wl.normal` at width n.
@@ -60,23 +63,29 @@ def limit(f: Callable, prior: Callable[[int], Any] | None = None, *, lr: Any = N
     from its initialisers.
     lr: None takes the learning rates stated in the prior (builders: "ntk"); "ntk" makes each ``lr = std^2``, the NTK of
     the NTK-parameterised twin; a number applies to all of a builder's parameters.
+    points: of quasi-Monte Carlo, used only where a nonlinearity acts on several preactivations at once (a gate applied
+    repeatedly, a nonlinearity after a residual sum); `Limit.explain` tells where, and its error.
+    Raises TypeError for an f or prior that is not a function, ValueError for points that are not a positive integer.
     """
     if not callable(f):
         raise TypeError(f"limit: the first argument must be a function or a builder, not {f!r}.")
     if prior is not None and not callable(prior):
         raise TypeError("limit: prior must be a function of the width n, e.g. lambda n: {'W': wl.normal((n, 8))}.")
-    return Limit(f, prior, lr)
+    if not isinstance(points, int | np.integer) or isinstance(points, bool) or points < 1:
+        raise ValueError(f"limit: points must be a positive integer, not {points!r}.")
+    return Limit(f, prior, lr, int(points))
 
 
 class Limit:
     """The limit of one network: kernels of a pair, and what they were read from."""
 
-    def __init__(self, f: Callable, prior: Callable | None, lr: Any):
+    def __init__(self, f: Callable, prior: Callable | None, lr: Any, points: int):
         self._f, self._prior, self._lr = f, prior, lr
         if prior is None:
             self._program = program_of_builder(f, "ntk" if lr is None else lr)
         else:
             self._program = program_of_function(f, prior, "own" if lr is None else lr)
+        self._program = self._program._replace(points=points)
         self.nngp = Kernel(self._at, ("nngp",))
         self.ntk = Kernel(self._at, ("ntk",))
         self.kernels = Kernel(self._at, ("nngp", "ntk"))

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from widelimit._precision import enable_x64
-from widelimit.fields import Prior, UnknownLimitError
+from widelimit.fields import DEFAULT_POINTS, Prior, UnknownLimitError
 from widelimit.trace._prior import Normal, prior_of_draw
 
 __all__ = ["Program", "program_of_builder", "program_of_function", "program_of_module"]
@@ -29,6 +29,7 @@ class Program(NamedTuple):
     priors: list[Prior]
     names: list[str]
     notes: list[str]
+    points: int = DEFAULT_POINTS
 
     def trace(self, shape: tuple[int, ...]):
         """Closed jaxprs at the two widths for inputs of one shape; literals in 64 bits, nothing is computed."""

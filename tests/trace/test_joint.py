@@ -1,0 +1,93 @@
+"""Functions of several preactivations (quasi-Monte Carlo) against the same functions written in closed form."""
+
+from __future__ import annotations
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from networks import D, dense
+
+import widelimit as wl
+
+X = np.random.default_rng(3).normal(size=(3, D))
+
+
+def _prior(n):
+    return {"u": wl.normal((D, n)), "v": wl.normal((D, n), 0.7), "W": wl.normal((n, n)), "o": wl.normal((n, 1))}
+
+
+def _limit(h, points=4096):
+    return wl.limit(lambda p, x: dense(p["o"], h(p, dense(p["u"], x), dense(p["v"], x))), _prior, points=points)
+
+
+def _tanh_sin(p, u, v):
+    return jnp.sin(jnp.tanh(u)) * jnp.cos(v) + jnp.cos(jnp.tanh(u)) * jnp.sin(v)
+
+
+PAIRS = {
+    "maximum": (lambda p, u, v: jnp.maximum(u, v), lambda p, u, v: v + jax.nn.relu(u - v)),
+    "where": (lambda p, u, v: jnp.where(u > v, u, v), lambda p, u, v: v + jax.nn.relu(u - v)),
+    "sine of a sum": (lambda p, u, v: jnp.sin(jnp.tanh(u) + v), _tanh_sin),
+    "shifted": (lambda p, u, v: jnp.sin(jnp.tanh(u) + v + 0.3), lambda p, u, v: _tanh_sin(p, u, v + 0.3)),
+    "deeper": (
+        lambda p, u, v: jnp.maximum(dense(p["W"], jnp.maximum(u, v)), u),
+        lambda p, u, v: u + jax.nn.relu(dense(p["W"], v + jax.nn.relu(u - v)) - u),
+    ),
+}
+
+
+_SLOW = ("where", "shifted", "deeper")
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n in _SLOW else ()) for n in PAIRS])
+def test_agrees_with_closed_form(name):
+    several, closed = (wl.gram(_limit(h).kernels, X) for h in PAIRS[name])
+    for a, b in zip(several, closed, strict=True):
+        assert np.abs(a - b).max() < 4e-3 * np.abs(b).max()
+
+
+def test_more_points_are_more_accurate_and_the_error_is_told():
+    h, closed = PAIRS["sine of a sum"]
+    exact = wl.gram(_limit(closed).nngp, X)
+    told, made = [], []
+    for points in (512, 2**15):
+        limit = _limit(h, points)
+        made.append(np.abs(wl.gram(limit.nngp, X) - exact).max() / exact.max())
+        told.append(float(re.search(r"standard error.* (\S+)$", limit.explain(X[0]), re.MULTILINE)[1]))
+    assert made[1] < made[0] / 10
+    assert all(m < 6 * t for m, t in zip(made, told, strict=True)), (made, told)
+
+
+@pytest.mark.slow
+def test_repeated_gates_are_averaged_as_one_function():
+    """Two steps of a gated recurrence with one gate matrix, whose factors do not come apart, beside finite networks."""
+
+    def steps(p, u, v):
+        h = jnp.tanh(u)
+        for _ in range(2):
+            z = jax.nn.sigmoid(dense(p["W"], h))
+            h = z * h + (1 - z) * jnp.sin(u)
+        return h
+
+    limit = _limit(steps)
+    assert "function of" in limit.explain(X[0])
+    check = limit.check(X[:2], key=jax.random.key(1), widths=(128, 512), seeds=32)
+    assert max(check.rows[-1].ntk_z, check.rows[-1].nngp_z) < 4
+
+
+def test_bad_points():
+    with pytest.raises(ValueError, match="points"):
+        wl.limit(lambda p, x: x, _prior, points=0)
+
+
+def test_dropout_inside_a_nonlinearity_is_refused():
+    def f(p, x):
+        h = dense(p["u"], x)
+        mask = jax.random.bernoulli(jax.random.key(0), 0.5, h.shape)
+        return dense(p["o"], jnp.tanh(jnp.where(mask, jnp.tanh(h), 0.0) + dense(p["v"], x)))
+
+    with pytest.raises(wl.UnknownLimitError, match="dropout mask"):
+        wl.gram(wl.limit(f, _prior).nngp, X)
