@@ -77,7 +77,10 @@ def _matrix_rule(cov, kind, X, Y, tie):
     value = cov.pair(kind, X, Y.child, child_tie)
     if value is None:
         return None
-    position = nx + untied(child_tie).index(a)
+    free = untied(child_tie)
+    if not jnp.ndim(value):  # the same at every position
+        value = jnp.reshape(value, (1,) * (nx + len(free)))
+    position = nx + free.index(a)
     size = Y.child.shape[a]
     if value.shape[position] != size:
         value = jnp.repeat(value, size, axis=position)

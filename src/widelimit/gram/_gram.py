@@ -38,9 +38,9 @@ def gram(
     batch_size: rows and columns of a tile; None: from `memory`, bytes that a tile may take (default 512 MB).
     progress: True prints a bar, or a function ``(tiles done, tiles, seconds left)``.
 
-    Returns (n1, n2), or (n1, n2, ...) for kernels with outputs.  NumPy (or lists) in: NumPy float64 out; JAX in: JAX
-    out, in its precision.  Raises ValueError for shapes that do not fit, TypeError or ValueError for data that are not
-    finite numbers.
+    Returns (n1, n2), or (n1, n2, O) and (n1, n2, O, O) for kernels with outputs, ``k(x', x) = k(x, x')^T``.
+    NumPy (or lists) in: NumPy float64 out; JAX in: JAX out, in its precision.  Raises ValueError for shapes that do
+    not fit, TypeError or ValueError for data that are not finite numbers.
     """
     if is_traced(x1) or is_traced(x2):
         return _whole(k, x1, x2)
@@ -166,7 +166,7 @@ def _tiled(k, x1, x2, tile, report):
             part = part[:rows, :columns]
             whole[i : i + rows, j : j + columns] = part
             if symmetric and j > i:
-                whole[j : j + columns, i : i + rows] = np.swapaxes(part, 0, 1)
+                whole[j : j + columns, i : i + rows] = _transposed(part)
         elapsed = time.monotonic() - start
         report(done + 1, len(jobs), elapsed / (done + 1) * (len(jobs) - done - 1))
     if out is None:
@@ -175,6 +175,12 @@ def _tiled(k, x1, x2, tile, report):
     if symmetric:
         _set_diagonal(out, k, x1, tile1**2)
     return out
+
+
+def _transposed(part):
+    """``k(x', x) = k(x, x')^T``: kernels with several outputs are matrices (O, O) for each pair."""
+    part = np.swapaxes(part, 0, 1)
+    return np.swapaxes(part, -1, -2) if part.ndim == 4 else part
 
 
 def _set_diagonal(out, k, x, tile):

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import jax.numpy as jnp
-import numpy as np
 
-from widelimit.fields import Linear, Sum
 from widelimit.trace._interpreter import Equation, rule
-from widelimit.trace._shape import _broadcast_field, _cut, _reshape
-from widelimit.trace._values import Det, Field, Weight, as_field
+from widelimit.trace._shape import _cut, _reshape, stacked
+from widelimit.trace._values import Det, Field
 
 __all__: list[str] = []
 
@@ -70,7 +68,10 @@ def _scan(interpreter, equation, values):
         stacks.append(outs[carried:])
     if p["reverse"]:
         stacks.reverse()
-    ys = [_stacked(equation, [s[i] for s in stacks], carried + i) for i in range(len(equation.out_shapes) - carried)]
+    ys = [
+        stacked(interpreter, equation, [s[i] for s in stacks], 0, equation.out_shapes[carried + i])
+        for i in range(len(equation.out_shapes) - carried)
+    ]
     return [*carry, *ys]
 
 
@@ -86,24 +87,3 @@ def _at(interpreter, equation, value, i, t):
     after = tuple((1, *s[1:]) for s in shapes), tuple(s[1:] for s in shapes)
     step = Equation("squeeze", None, {}, {}, [after[0]], [after[1]], equation.source)  # type: ignore[list-item]
     return _reshape(interpreter, step, [piece])
-
-
-def _stacked(equation, pieces, i):
-    """Pieces joined along a new axis 0."""
-    if all(isinstance(v, Det) for v in pieces):
-        return Det(jnp.stack([jnp.asarray(v.array) for v in pieces]))
-    fields = [as_field(v) if isinstance(v, Weight) else v for v in pieces]
-    if any(isinstance(v, Det) or len(v.blocks) > 1 for v in fields):
-        raise equation.refuse("a loop stacks constants with fields, or fields made of blocks.")
-    shapes = equation.out_shapes[i]
-    inner = tuple(s[1:] for s in shapes)
-    one = tuple((1, *s) for s in inner)
-    step = Equation("broadcast_in_dim", None, {}, {}, [inner], [one], equation.source)  # type: ignore[list-item]
-    where = tuple(range(1, len(inner[0]) + 1))
-    terms = []
-    for t, field in enumerate(fields):
-        field = _broadcast_field(step, field, where, (1, *inner[0]))
-        matrix = jnp.asarray(np.eye(len(fields))[:, t : t + 1])
-        terms.append((1.0, Linear(field.blocks[0][0], 0, matrix)))
-    axis = None if fields[0].wide_axis is None else fields[0].wide_axis + 1
-    return Field(((Sum(terms), fields[0].blocks[0][1]),), axis)

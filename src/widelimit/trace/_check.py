@@ -52,7 +52,7 @@ def check_limit(limit, x: Any, key: jax.Array, widths: Sequence[int], seeds: int
     if x.ndim == 0:
         raise ValueError("check: x must have a leading axis over examples, and is a scalar.")
     with enable_x64():
-        pairs = jax.vmap(jax.vmap(limit.kernels, (None, 0)), (0, None))
+        pairs = jax.vmap(jax.vmap(limit.mean_kernels, (None, 0)), (0, None))
         exact = [np.asarray(a) for a in pairs(jnp.asarray(x), jnp.asarray(x))]
     rows = []
     for n, k in zip(widths, jax.random.split(key, len(widths)), strict=True):

@@ -15,8 +15,9 @@ from widelimit._precision import enable_x64
 from widelimit.fields import Covariance, UnknownLimitError
 from widelimit.trace import _calls, _contraction, _elementwise, _shape
 from widelimit.trace._interpreter import Interpreter
+from widelimit.trace._outputs import over_outputs
 from widelimit.trace._program import Program
-from widelimit.trace._values import Det, Field, Weight, aligned, as_field
+from widelimit.trace._values import Det, Field, Weight, as_field
 
 __all__ = ["Kernel", "Kernels", "evaluate"]
 
@@ -50,11 +51,11 @@ def _run(program: Program, closed, closed2, covariance, x, log=None) -> Field:
     return out
 
 
-def evaluate(program: Program, kinds: tuple[str, ...], x1, x2=None, log=None):
-    """Kernels (K for "nngp", T for "ntk") of one pair, averaged over outputs; `x2` None: the diagonal."""
+def evaluate(program: Program, kinds: tuple[str, ...], x1, x2=None, log=None, output: str = "mean"):
+    """Kernels (K for "nngp", T for "ntk") of one pair, by `output`; `x2` None: the diagonal."""
     closed, closed2 = program.trace(tuple(x1.shape))
     with _deep_recursion(closed.jaxpr):
-        return _evaluate(program, kinds, x1, x2, log, closed, closed2)
+        return _evaluate(program, kinds, x1, x2, log, closed, closed2, output)
 
 
 @contextlib.contextmanager
@@ -77,7 +78,7 @@ def _lines(jaxpr) -> int:
     return total
 
 
-def _evaluate(program, kinds, x1, x2, log, closed, closed2):
+def _evaluate(program, kinds, x1, x2, log, closed, closed2, output):
     covariance = Covariance(program.points)
     first = _run(program, closed, closed2, covariance, x1, log)
     if x2 is None:
@@ -86,16 +87,8 @@ def _evaluate(program, kinds, x1, x2, log, closed, closed2):
         if x2.shape != x1.shape:
             closed, closed2 = program.trace(tuple(x2.shape))
         second = _run(program, closed, closed2, covariance, x2)
-    out = []
-    for kind in kinds:
-        total, channels = jnp.zeros((), x1.dtype), 0
-        for (a, b), n in aligned([first, second]):
-            a = b if x2 is None else a
-            value = covariance.pair("K" if kind == "nngp" else "T", a, b, tuple(range(len(a.shape))))
-            if value is not None:
-                total = total + n * jnp.mean(jnp.broadcast_to(jnp.asarray(value), a.shape))
-            channels += n
-        out.append((total / channels).astype(x1.dtype))
+    names = {"nngp": "K", "ntk": "T"}
+    out = [over_outputs(covariance, names[kind], first, second, output, x1.dtype) for kind in kinds]
     if log is not None:
         log.append(("approximate", covariance.approximate))
     return out
@@ -107,25 +100,26 @@ class Kernel:
     JAX arrays (traced or not) in, JAX arrays out, in their precision; NumPy in (or lists), NumPy float64 out.
     """
 
-    def __init__(self, program_for: Callable[[tuple[int, ...]], Program], kinds: tuple[str, ...]):
-        self._program_for, self.kinds = program_for, kinds
+    def __init__(self, program_for: Callable[[tuple[int, ...]], Program], kinds: tuple[str, ...], output: str = "mean"):
+        self._program_for, self.kinds, self.output = program_for, kinds, output
 
     def __call__(self, x1, x2):
-        """Kernel of the pair (x1, x2), averaged over the outputs of the network."""
+        """Kernel of the pair (x1, x2): a scalar, (O,) or (O, O) by `output`."""
         if _is_jax(x1) or _is_jax(x2):
-            return self._packed(evaluate(self._program_for(jnp.shape(x1)), self.kinds, *_floats(x1, x2)))
+            return self._packed(self._evaluate(*_floats(x1, x2)))
         with enable_x64():
-            a, b = (jnp.asarray(np.asarray(x, np.float64)) for x in (x1, x2))
-            values = evaluate(self._program_for(a.shape), self.kinds, a, b)
+            values = self._evaluate(*(jnp.asarray(np.asarray(x, np.float64)) for x in (x1, x2)))
         return self._packed([np.asarray(v) for v in values])
+
+    def _evaluate(self, x1, x2=None):
+        return evaluate(self._program_for(x1.shape), self.kinds, x1, x2, output=self.output)
 
     def diag(self, x):
         """Kernel of x with itself."""
         if _is_jax(x):
-            return self._packed(evaluate(self._program_for(jnp.shape(x)), self.kinds, *_floats(x)))
+            return self._packed(self._evaluate(*_floats(x)))
         with enable_x64():
-            a = jnp.asarray(np.asarray(x, np.float64))
-            values = evaluate(self._program_for(a.shape), self.kinds, a)
+            values = self._evaluate(jnp.asarray(np.asarray(x, np.float64)))
         return self._packed([np.asarray(v) for v in values])
 
     def _packed(self, values):

@@ -13,6 +13,7 @@ from widelimit._precision import enable_x64
 from widelimit.fields import DEFAULT_POINTS
 from widelimit.trace._check import Check, check_limit
 from widelimit.trace._kernel import Kernel, evaluate
+from widelimit.trace._outputs import checked_output
 from widelimit.trace._prior import Normal
 from widelimit.trace._program import Program, program_of_builder, program_of_function, program_of_module
 from widelimit.trace._values import Det, Field
@@ -20,41 +21,49 @@ from widelimit.trace._values import Det, Field
 __all__ = ["Limit", "kernels", "limit", "nngp", "ntk"]
 
 
-def _of_module(net, kinds) -> Kernel:
+def _of_module(net, kinds, output) -> Kernel:
+    checked_output("ntk" if kinds == ("ntk",) else kinds[0] if len(kinds) == 1 else "kernels", output)
     if not hasattr(net, "init") or not hasattr(net, "apply") or isinstance(net, type):
         raise TypeError(
             f"expected a network with init(key, shape) and apply(params, x), such as nn.Sequential(...), not {net!r}. "
             "For a plain function use wl.limit(f, prior)."
         )
-    return Kernel(lambda shape: program_of_module(net, shape), kinds)
+    return Kernel(lambda shape: program_of_module(net, shape), kinds, output)
 
 
-def nngp(net) -> Kernel:
+def nngp(net, *, output: str = "mean") -> Kernel:
     """Kernel of the Gaussian process that the wide network is at initialisation.
 
     ``K(x, x') = lim E[f(x) f(x')]`` per output, width -> infinity.  net: an `nn` module, or anything with
     ``init(key, shape)`` and ``apply(params, x, key=None)`` for one example and dataclass fields called `width`.
+    output: "mean" over the O outputs, "sum", "diag" (O,) each with itself, or "full" (O, O).
+    Raises TypeError for a net without init and apply, ValueError for an unknown output.
     Source: Neal 1994; Lee et al. 2018, eq. 4-5; Matthews et al. 2018.
     """
-    return _of_module(net, ("nngp",))
+    return _of_module(net, ("nngp",), output)
 
 
-def ntk(net) -> Kernel:
+def ntk(net, *, output: str = "mean") -> Kernel:
     """Neural Tangent Kernel of the wide network.
 
     ``Theta(x, x') = lim <df(x)/dtheta, df(x')/dtheta>`` per output, width -> infinity.  Input as in `nngp`.
     Source: Jacot et al. 2018, theorem 1.
     """
-    return _of_module(net, ("ntk",))
+    return _of_module(net, ("ntk",), output)
 
 
-def kernels(net) -> Kernel:
+def kernels(net, *, output: str = "mean") -> Kernel:
     """Both kernels at once, as a named tuple ``(nngp, ntk)`` for each pair; cheaper than one after the other."""
-    return _of_module(net, ("nngp", "ntk"))
+    return _of_module(net, ("nngp", "ntk"), output)
 
 
 def limit(
-    f: Callable, prior: Callable[[int], Any] | None = None, *, lr: Any = None, points: int = DEFAULT_POINTS
+    f: Callable,
+    prior: Callable[[int], Any] | None = None,
+    *,
+    lr: Any = None,
+    output: str = "mean",
+    points: int = DEFAULT_POINTS,
 ) -> Limit:
     """Infinite-width limit of a function or of the models that a builder makes.
 
@@ -63,32 +72,36 @@ def limit(
     from its initialisers.
     lr: None takes the learning rates stated in the prior (builders: "ntk"); "ntk" makes each ``lr = std^2``, the NTK of
     the NTK-parameterised twin; a number applies to all of a builder's parameters.
+    output: as in `nngp`.
     points: of quasi-Monte Carlo, used only where a nonlinearity acts on several preactivations at once (a gate applied
     repeatedly, a nonlinearity after a residual sum); `Limit.explain` tells where, and its error.
-    Raises TypeError for an f or prior that is not a function, ValueError for points that are not a positive integer.
+    Raises TypeError for an f or prior that is not a function, ValueError for an unknown output or points that are not
+    a positive integer.
     """
+    checked_output("limit", output)
     if not callable(f):
         raise TypeError(f"limit: the first argument must be a function or a builder, not {f!r}.")
     if prior is not None and not callable(prior):
         raise TypeError("limit: prior must be a function of the width n, e.g. lambda n: {'W': wl.normal((n, 8))}.")
     if not isinstance(points, int | np.integer) or isinstance(points, bool) or points < 1:
         raise ValueError(f"limit: points must be a positive integer, not {points!r}.")
-    return Limit(f, prior, lr, int(points))
+    return Limit(f, prior, lr, output, int(points))
 
 
 class Limit:
     """The limit of one network: kernels of a pair, and what they were read from."""
 
-    def __init__(self, f: Callable, prior: Callable | None, lr: Any, points: int):
+    def __init__(self, f: Callable, prior: Callable | None, lr: Any, output: str, points: int):
         self._f, self._prior, self._lr = f, prior, lr
         if prior is None:
             self._program = program_of_builder(f, "ntk" if lr is None else lr)
         else:
             self._program = program_of_function(f, prior, "own" if lr is None else lr)
         self._program = self._program._replace(points=points)
-        self.nngp = Kernel(self._at, ("nngp",))
-        self.ntk = Kernel(self._at, ("ntk",))
-        self.kernels = Kernel(self._at, ("nngp", "ntk"))
+        self.nngp = Kernel(self._at, ("nngp",), output)
+        self.ntk = Kernel(self._at, ("ntk",), output)
+        self.kernels = Kernel(self._at, ("nngp", "ntk"), output)
+        self.mean_kernels = Kernel(self._at, ("nngp", "ntk"))
 
     def _at(self, shape) -> Program:
         return self._program

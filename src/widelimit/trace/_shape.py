@@ -236,6 +236,33 @@ def _concatenate(interpreter, equation, values):
     return Field(((Sum(terms), fields[0].blocks[0][1]),), fields[0].wide_axis)
 
 
+@rule("stack")
+def _stack(interpreter, equation, values):
+    return stacked(interpreter, equation, values, equation.params["axis"], equation.out_shapes[0])
+
+
+def stacked(interpreter, equation, values, axis: int, out_shapes):
+    """Values of one shape joined along a new axis."""
+    if all(isinstance(v, Det) for v in values):
+        arrays = [jnp.asarray(v.array) for v in values]
+        return Det(jnp.stack(jnp.broadcast_arrays(*arrays), axis))
+    inner = tuple(s[:axis] + s[axis + 1 :] for s in out_shapes)
+    one = tuple((*s[:axis], 1, *s[axis + 1 :]) for s in out_shapes)
+    where = tuple(i for i in range(len(out_shapes[0])) if i != axis)
+    expand = dataclasses.replace(
+        equation, name="broadcast_in_dim", params={"broadcast_dimensions": where}, in_shapes=[inner], out_shapes=[one]
+    )
+    pieces = [_broadcast(interpreter, expand, [v]) for v in values]
+    join = dataclasses.replace(
+        equation,
+        name="concatenate",
+        params={"dimension": axis},
+        in_shapes=[one] * len(values),
+        out_shapes=[tuple(out_shapes)],
+    )
+    return _concatenate(interpreter, join, pieces)
+
+
 @rule("reduce_sum")
 def _reduce_sum(interpreter, equation, values):
     value, axes = values[0], equation.params["axes"]
