@@ -1,0 +1,185 @@
+"""Limits read from code against averages over finite networks.
+
+The finite networks know nothing of the limit: parameters theta and directions d (variance lr) are drawn, and f and
+its derivative along d are run.  At every width ``E[df(x) df(x')] = E[sum lr df(x)/dtheta df(x')/dtheta]``, so one
+program gives both kernels, averaged over many outputs.  Means at one width are off by O(1/n); ``2 m(2n) - m(n)`` is off
+by O(1/n^2) only, so that 4 standard errors need no allowance.
+"""
+
+from __future__ import annotations
+
+import functools
+import zlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from networks import NETWORKS, D, Network, dense
+
+import widelimit as wl
+from widelimit import nn
+
+INPUTS = np.random.default_rng(7).normal(size=(2, D))
+WIDTH, SEEDS, OUTPUTS = 32, 2000, 64
+# Standard errors, as part of the largest entry: what the test can tell apart is four times that.
+RESOLUTION = 0.03
+
+
+def _fused_gate(p, x):
+    u, gate = jnp.split(dense(p["W"], jnp.tanh(dense(p["in"], x))), 2)
+    return dense(p["out"], u * jax.nn.silu(gate))
+
+
+def _trained_norm(p, x):
+    h = jnp.abs(dense(p["in"], x))
+    h = (h - h.mean()) * jax.lax.rsqrt(h.var() + 1e-6)
+    return dense(p["out"], jnp.sin(dense(p["W"], (1 + p["gain"]) * h + p["shift"])))
+
+
+def _rates(p, x):
+    h = jax.nn.softplus(jnp.einsum("i,ij->j", x, p["in"]) + p["b"])
+    return jnp.einsum("jk,j->k", p["out"], h) / h.size**0.5
+
+
+def _recursion(p, x):
+    h = dense(p["in"], x)
+    for _ in range(2):
+        h = 0.5 * h + jax.nn.relu(dense(p["W"], h))
+    return dense(p["out"], h)
+
+
+PLAIN = NETWORKS | {
+    "fused gate": Network(
+        _fused_gate,
+        lambda n, m: {"in": wl.normal((D, n)), "W": wl.normal((n, 2 * n), 1.5), "out": wl.normal((n, m))},
+    ),
+    "layer norm with gain": Network(
+        _trained_norm,
+        lambda n, m: {
+            "in": wl.normal((D, n)), "gain": wl.normal((n,), 0.0, 1.0), "shift": wl.normal((n,), 0.3, 0.5),
+            "W": wl.normal((n, n)), "out": wl.normal((n, m)),
+        },
+    ),
+    "a rate for each parameter": Network(
+        _rates,
+        lambda n, m: {
+            "in": wl.normal((D, n), 0.6, 0.2), "b": wl.normal((n,), 0.5, 2.0), "out": wl.normal((n, m), 1.3, 0.1)
+        },
+    ),
+    "matrix tied over a residual": Network(
+        _recursion, lambda n, m: {"in": wl.normal((D, n)), "W": wl.normal((n, n)), "out": wl.normal((n, m))}
+    ),
+}  # fmt: skip
+
+MODULES = {
+    "frozen layers": lambda n, m: nn.Sequential(
+        nn.Dense(n, W_lr=0.0), nn.Relu(), nn.Dense(n, b_std=0.5, b_lr=3.0), nn.Relu(), nn.Dense(m, W_lr=0.0)
+    ),
+    "layer norm and gelu": lambda n, m: nn.Sequential(
+        nn.Dense(n), nn.LayerNorm(), nn.Gelu(), nn.Dense(n, b_std=0.3), nn.LayerNorm(), nn.Gelu(), nn.Dense(m)
+    ),
+    "dropout": lambda n, m: nn.Sequential(
+        nn.Dense(n), nn.Relu(), nn.Dropout(0.6), nn.Dense(n), nn.Relu(), nn.Dropout(0.8), nn.Dense(m)
+    ),
+    "branches": lambda n, m: nn.Sequential(
+        nn.Dense(n),
+        nn.Residual(nn.Relu(), nn.Dense(n, W_std=0.7)),
+        nn.Concat(nn.Sequential(nn.Dense(n), nn.Relu()), nn.Sin()),
+        nn.Product(nn.Sequential(nn.Dense(n), nn.Erf()), nn.Dense(n)),
+        nn.Sum(nn.Identity(), nn.Sequential(nn.Dense(n), nn.Erf())),
+        nn.Dense(m),
+    ),
+    "standard modules": lambda n, m: nn.Sequential(
+        nn.Dense(n, 1.4, 0.2, parameterization="standard", W_lr=0.3), nn.LeakyRelu(0.2),
+        nn.Dense(n, 1.2, 0.1, parameterization="standard", W_lr=1 / n), nn.Abs(),
+        nn.Dense(m, parameterization="standard", W_lr=1 / n),
+    ),
+}  # fmt: skip
+
+
+# What `init` draws, in the order of the leaves, where it is not N(0, 1): standard deviations divided by sqrt(lr).
+STORED = {
+    "frozen layers": [1, 1, 3**-0.5, 1],
+    "standard modules": [1.4 / (D * 0.3) ** 0.5, 0.2, 1.2, 0.1, 1],
+}
+
+
+def _stds(name, leaves):
+    return STORED.get(name, [1.0] * len(leaves))
+
+
+def _is_normal(a):
+    return isinstance(a, wl.Normal)
+
+
+@functools.cache
+def _numbers(shape, name):
+    """Standard normal numbers, the same for every network: each comparison is sound by itself."""
+    seed = zlib.crc32(f"{shape} {name}".encode())
+    return jnp.asarray(np.random.default_rng(seed).standard_normal(shape, np.float32))
+
+
+def _keys(seed):
+    return jax.random.split(jax.random.key(seed, impl="rbg"), SEEDS)  # compiles quickly
+
+
+def _plain(name, n):
+    """Draws of the parameters, the function of (params, x, key), and the learning rates."""
+    f, prior = PLAIN[name]
+    leaves, tree = jax.tree.flatten(prior(n, OUTPUTS), is_leaf=_is_normal)
+    draws = [a.std * _numbers((SEEDS, *a.shape), i) for i, a in enumerate(leaves)]
+    return jax.tree.unflatten(tree, draws), lambda p, x, key: f(p, x), [a.lr for a in leaves]
+
+
+def _module(name, n):
+    net = MODULES[name](n, OUTPUTS)
+    leaves, tree = jax.tree.flatten(jax.eval_shape(lambda k: net.init(k, (D,)), jax.random.key(0)))
+    draws = [s * _numbers((SEEDS, *a.shape), i) for i, (a, s) in enumerate(zip(leaves, _stds(name, leaves), strict=True))]
+    return jax.tree.unflatten(tree, draws), lambda p, x, key: net.apply(p, x, key=key), [1.0] * len(draws)
+
+
+@functools.cache
+def _draws(name, n):
+    """``f f'`` and ``df df'`` of each draw, averaged over outputs: (SEEDS, 2, inputs, inputs)."""
+    params, f, rates = (_module if name in MODULES else _plain)(name, n)
+    leaves, tree = jax.tree.flatten(params)
+    directions = [r**0.5 * _numbers(a.shape, f"d{i}") for i, (a, r) in enumerate(zip(leaves, rates, strict=True))]
+    x = jnp.asarray(INPUTS, jnp.float32)
+
+    def one(params, direction, key):
+        noise = jax.random.split(key, len(x))  # each example has masks of its own
+        both = jax.jvp(lambda p: jax.vmap(f, (None, 0, 0))(p, x, noise), (params,), (direction,))
+        return jnp.stack([a @ a.T / OUTPUTS for a in both])
+
+    directions = jax.tree.unflatten(tree, directions)
+    return np.asarray(jax.jit(jax.vmap(one))(params, directions, _keys(-n)), np.float64)
+
+
+def _agrees(kernel, name):
+    exact = np.stack(wl.gram(kernel, INPUTS))
+    small, large = _draws(name, WIDTH), _draws(name, 2 * WIDTH)
+    mean = 2 * large.mean(0) - small.mean(0)
+    error = np.sqrt((4 * large.var(0, ddof=1) + small.var(0, ddof=1)) / SEEDS)
+    part = error.max((1, 2)) / exact.max((1, 2))
+    assert part.max() < RESOLUTION, f"too few draws to tell anything: {part}"
+    z = (mean - exact) / error
+    assert np.abs(z).max() < 4, f"exact\n{exact}\nmean\n{mean}\nin standard errors\n{z}"
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_plain_code(name):
+    f, prior = PLAIN[name]
+    _agrees(wl.limit(f, lambda n: prior(n, 1)).kernels, name)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_modules(name):
+    _agrees(wl.kernels(MODULES[name](64, 1)), name)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_init_draws_what_is_compared(name):
+    leaves = jax.tree.leaves(MODULES[name](256, 64).init(jax.random.key(0), (D,)))
+    for leaf, std in zip(leaves, _stds(name, leaves), strict=True):
+        assert leaf.std() == pytest.approx(std, rel=4 / (2 * leaf.size) ** 0.5)
