@@ -1,20 +1,14 @@
-"""Limits read from code against averages over finite networks.
-
-The finite networks know nothing of the limit: parameters theta and directions d (variance lr) are drawn, and f and
-its derivative along d are run.  At every width ``E[df(x) df(x')] = E[sum lr df(x)/dtheta df(x')/dtheta]``, so one
-program gives both kernels, averaged over many outputs.  Means at one width are off by O(1/n); ``2 m(2n) - m(n)`` is off
-by O(1/n^2) only, so that 4 standard errors need no allowance.
-"""
+"""Limits read from code against averages over finite networks (see finite_networks.py)."""
 
 from __future__ import annotations
 
 import functools
-import zlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from finite_networks import SEEDS, extrapolated, kernels_of_draws, numbers
 from jax.scipy.special import erf
 from networks import NETWORKS, D, Network, dense
 
@@ -22,7 +16,7 @@ import widelimit as wl
 from widelimit import nn
 
 INPUTS = np.random.default_rng(7).normal(size=(2, D))
-WIDTH, SEEDS, OUTPUTS = 32, 2000, 64
+WIDTH, OUTPUTS = 32, 64
 # Standard errors, as part of the largest entry: what the test can tell apart is four times that.
 RESOLUTION = 0.035
 
@@ -114,22 +108,11 @@ def _is_normal(a):
     return isinstance(a, wl.Normal)
 
 
-@functools.cache
-def _numbers(shape, name):
-    """Standard normal numbers, the same for every network: each comparison is sound by itself."""
-    seed = zlib.crc32(f"{shape} {name}".encode())
-    return jnp.asarray(np.random.default_rng(seed).standard_normal(shape, np.float32))
-
-
-def _keys(seed):
-    return jax.random.split(jax.random.key(seed, impl="rbg"), SEEDS)  # compiles quickly
-
-
 def _plain(name, n, repeat):
     """Draws of the parameters, the function of (params, x, key), and the learning rates."""
     f, prior = PLAIN[name]
     leaves, tree = jax.tree.flatten(prior(n, OUTPUTS), is_leaf=_is_normal)
-    draws = [a.std * _numbers((SEEDS, *a.shape), f"{repeat} {i}") for i, a in enumerate(leaves)]
+    draws = [a.std * numbers((SEEDS, *a.shape), f"{repeat} {i}") for i, a in enumerate(leaves)]
     return jax.tree.unflatten(tree, draws), lambda p, x, key: f(p, x), [a.lr for a in leaves]
 
 
@@ -137,7 +120,7 @@ def _module(name, n, repeat):
     net = MODULES[name](n, OUTPUTS)
     leaves, tree = jax.tree.flatten(jax.eval_shape(lambda k: net.init(k, (D,)), jax.random.key(0)))
     draws = [
-        s * _numbers((SEEDS, *a.shape), f"{repeat} {i}")
+        s * numbers((SEEDS, *a.shape), f"{repeat} {i}")
         for i, (a, s) in enumerate(zip(leaves, _stds(name, leaves), strict=True))
     ]
     return jax.tree.unflatten(tree, draws), lambda p, x, key: net.apply(p, x, key=key), [1.0] * len(draws)
@@ -149,25 +132,16 @@ def _draws(name, n, repeat):
     params, f, rates = (_module if name in MODULES else _plain)(name, n, repeat)
     leaves, tree = jax.tree.flatten(params)
     directions = [
-        r**0.5 * _numbers(a.shape, f"{repeat} d{i}") for i, (a, r) in enumerate(zip(leaves, rates, strict=True))
+        r**0.5 * numbers(a.shape, f"{repeat} d{i}") for i, (a, r) in enumerate(zip(leaves, rates, strict=True))
     ]
-    x = jnp.asarray(INPUTS, jnp.float32)
-
-    def one(params, direction, key):
-        noise = jax.random.split(key, len(x))  # each example has masks of its own
-        both = jax.jvp(lambda p: jax.vmap(f, (None, 0, 0))(p, x, noise), (params,), (direction,))
-        return jnp.stack([a @ a.T / OUTPUTS for a in both])
-
-    directions = jax.tree.unflatten(tree, directions)
-    return np.asarray(jax.jit(jax.vmap(one))(params, directions, _keys(1000 * n + repeat)), np.float64)
+    return kernels_of_draws(f, params, jax.tree.unflatten(tree, directions), INPUTS, 1000 * n + repeat)
 
 
 def _agrees(kernel, name, repeats=(0,), resolution=RESOLUTION):
     exact = np.stack(wl.gram(kernel, INPUTS))
     width = WIDTH if len(repeats) == 1 else 2 * WIDTH  # the rest, O(1/n^2), must stay below the standard errors
     small, large = (np.concatenate([_draws(name, n, r) for r in repeats]) for n in (width, 2 * width))
-    mean = 2 * large.mean(0) - small.mean(0)
-    error = np.sqrt((4 * large.var(0, ddof=1) + small.var(0, ddof=1)) / len(small))
+    mean, error = extrapolated(small, large)
     part = error.max((1, 2)) / mean.max((1, 2))
     assert part.max() < resolution, f"too few draws to tell anything: {part}"
     z = (mean - exact) / error
@@ -194,7 +168,7 @@ def test_with_twelve_times_the_draws(name):
         f, prior = PLAIN[name]
         kernel = wl.limit(f, lambda n: prior(n, 1)).kernels
     _agrees(kernel, name, range(1, 13), 0.3 * RESOLUTION)
-    _numbers.cache_clear()
+    numbers.cache_clear()
     _draws.cache_clear()
 
 
