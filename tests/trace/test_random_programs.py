@@ -123,6 +123,8 @@ def _draws(program, n, repeat):
     leaves, tree = jax.tree.flatten(program.prior(n, OUTPUTS), is_leaf=lambda a: isinstance(a, wl.Normal))
     params = [a.std * numbers((SEEDS, *a.shape), f"{repeat} {i}") for i, a in enumerate(leaves)]
     directions = [a.lr**0.5 * numbers((SEEDS, *a.shape), f"{repeat} d{i}") for i, a in enumerate(leaves)]
+    if repeat:
+        numbers.cache_clear()  # large, and not wanted again
     return kernels_of_draws(program, *(jax.tree.unflatten(tree, t) for t in (params, directions)), INPUTS, n)
 
 
@@ -140,8 +142,7 @@ def _compare(seed):
     limit = wl.limit(program, lambda n: program.prior(n, 1))
     try:
         exact = np.stack(wl.gram(limit.kernels, INPUTS))
-    except wl.UnknownLimitError as refusal:
-        assert len(str(refusal)) > 40
+    except wl.UnknownLimitError:
         return "refused"
     assert np.isfinite(exact).all(), program
     z, mean, resolution = _z(exact, program, WIDTH, (0,))
@@ -154,3 +155,11 @@ def _compare(seed):
 @pytest.mark.parametrize("seed", range(12))
 def test_random_program(seed):
     _compare(seed)
+
+
+@pytest.mark.slow
+def test_many_random_programs():
+    """Most must be read, and most of these tell a limit that is 40 % off from a right one."""
+    found = [_compare(seed) for seed in range(12, 132)]
+    assert found.count("agrees") > 60
+    assert found.count("too noisy") < 20

@@ -22,6 +22,7 @@ class Covariance:
         self._memo: dict = {}
         self._alive: list = []
         self.approximate: dict[str, object] = {}
+        self.noises: dict = {}  # masks by the random key that draws them
 
     def K(self, X: Node, Y: Node, tie: Tie | None = None):
         """Raw second moment ``E[X Y]``."""

@@ -29,6 +29,7 @@ class Program(NamedTuple):
     priors: list[Prior]
     names: list[str]
     notes: list[str]
+    fresh_noise: bool = False  # masks of dropout are drawn anew for each input, whatever their key
 
     def trace(self, shape: tuple[int, ...]):
         """Closed jaxprs at the two widths for inputs of one shape; literals in 64 bits, nothing is computed."""
@@ -105,6 +106,7 @@ def program_of_module(net, shape) -> Program:
         priors,
         names[: len(priors)],
         [],
+        fresh_noise=True,
     )
 
 
