@@ -79,3 +79,36 @@ def test_bad_arguments(arguments, message):
         wl.monte_carlo(mlp, lambda n, key: {}, given["widths"], given["x"], key=jax.random.key(0), seeds=given["seeds"])
     with pytest.raises(TypeError, match="init must be a function"):
         wl.monte_carlo(mlp, 3, [8], X, key=jax.random.key(0))  # type: ignore[arg-type]
+
+
+def test_a_mask_whose_key_is_fixed_is_shared_by_all_inputs():
+    def f(p, x, key=None):
+        h = jax.nn.relu(x @ p["in"] / x.size**0.5)
+        mask = jax.random.bernoulli(jax.random.key(3) if key is None else key(x), 0.5, h.shape)
+        return h * mask / 0.5 @ p["v"] / h.size**0.5
+
+    limit = wl.limit(f, lambda n: {"in": wl.normal((4, n)), "v": wl.normal((n,))})
+    bare = nn.Sequential(nn.Dense(64), nn.Relu(), nn.Dense(1))
+    dropout = nn.Sequential(nn.Dense(64), nn.Relu(), nn.Dropout(0.5), nn.Dense(1))
+    np.testing.assert_allclose(wl.gram(limit.nngp, X), 2 * wl.gram(wl.nngp(bare), X), rtol=1e-12)
+    fresh = wl.gram(wl.nngp(bare), X) * (1 + np.eye(3))
+    np.testing.assert_allclose(wl.gram(wl.nngp(dropout), X), fresh, rtol=1e-12)
+    keyed = wl.limit(
+        lambda p, x: f(p, x, lambda x: jax.random.fold_in(jax.random.key(0), x[0].astype(np.uint32))),
+        lambda n: {"in": wl.normal((4, n)), "v": wl.normal((n,))},
+    )
+    with pytest.raises(wl.UnknownLimitError, match="depends on the input"):
+        jax.vmap(keyed.nngp)(X, X)
+
+
+def test_two_kinds_of_mask_from_one_key_are_refused():
+    key = jax.random.key(0)
+
+    def f(p, x):
+        h = jax.nn.relu(x @ p["in"] / x.size**0.5)
+        h = h * (jax.random.bernoulli(key, 0.5, h.shape) + jax.random.bernoulli(key, 0.7, h.shape))
+        return h @ p["v"] / h.size**0.5
+
+    limit = wl.limit(f, lambda n: {"in": wl.normal((4, n)), "v": wl.normal((n,))})
+    with pytest.raises(wl.UnknownLimitError, match="same random key"):
+        limit.nngp(X[0], X[1])

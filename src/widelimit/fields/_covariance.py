@@ -26,6 +26,7 @@ class Covariance:
         self._memo: dict = {}
         self._alive: list = []
         self.approximate = Approximations()
+        self.noises: dict = {}  # masks by the random key that draws them
 
     def K(self, X: Node, Y: Node, tie: Tie | None = None):
         """Raw second moment ``E[X Y]``."""

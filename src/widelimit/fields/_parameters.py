@@ -63,7 +63,7 @@ def noise_rule(cov, kind, X, Y, tie):
     """``E[mask^2]`` for the same draw, the product of the means for different draws; noise is not trained."""
     if kind == "T":
         return None
-    if X is Y or (isinstance(X, Noise) and isinstance(Y, Noise) and X.key is Y.key and X.offset == Y.offset):
+    if X is Y or (isinstance(X, Noise) and isinstance(Y, Noise) and X.key == Y.key and X.offset == Y.offset):
         delta = _identity(tie, range(len(X.shape)), range(len(Y.shape)), X.shape, len(X.shape))
         if delta is not None:
             return X.first**2 + (X.second - X.first**2) * delta

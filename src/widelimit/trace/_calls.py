@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
+from widelimit._precision import is_traced
 from widelimit.trace._interpreter import Equation, rule
 from widelimit.trace._shape import _cut, _reshape, stacked
 from widelimit.trace._values import Det, Field
@@ -34,16 +35,26 @@ _inline.structural = True  # type: ignore[attr-defined]
 
 
 def _bernoulli(interpreter, equation, values):
-    """A mask drawn afresh for each input: ``E[mask] = E[mask^2] = keep``."""
+    """A mask, ``E[mask] = E[mask^2] = keep``; masks drawn with one key are the same mask."""
     keep = values[1].array if len(values) > 1 else 0.5
     wide = equation.wide_out()
     if sum(wide) > 1:
         raise equation.refuse("a mask with two wide axes.")
+    if not isinstance(values[0], Det) or is_traced(values[0].array):
+        raise equation.refuse(
+            "the random key of a mask depends on the input or the parameters.",
+            "Remedy: use nn.Dropout, whose mask is fresh for each input.",
+        )
     axis = wide.index(True) if any(wide) else None
     shape = tuple(n for i, n in enumerate(equation.out_shapes[0][0]) if i != axis)
-    keep = jnp.reshape(jnp.asarray(keep, interpreter.dtype), ())
     n = 1 if axis is None else equation.out_shapes[0][0][axis]
-    return [Field(((interpreter.noise(keep, keep, shape), n),), axis)]
+    node = interpreter.noise(values[0].array, jnp.reshape(jnp.asarray(keep, interpreter.dtype), ()), shape, n)
+    if node is None:
+        raise equation.refuse(
+            "two masks of different shapes or probabilities are drawn with the same random key.",
+            "Remedy: jax.random.split the key.",
+        )
+    return [Field(((node, n),), axis)]
 
 
 @rule("scan")

@@ -62,10 +62,14 @@ class Equation:
 
 
 class Interpreter:
-    """Runs a pair of jaxprs on one input; `covariance` supplies the moments that become deterministic."""
+    """Runs a pair of jaxprs on one input; `covariance` supplies the moments that become deterministic.
 
-    def __init__(self, covariance: Covariance, dtype, log: list | None = None):
+    fresh: masks are drawn anew for this input; else a mask depends on its key only, and two inputs share it.
+    """
+
+    def __init__(self, covariance: Covariance, dtype, log: list | None = None, fresh: bool = True):
         self.covariance, self.dtype, self.log = covariance, dtype, log
+        self.fresh = object() if fresh else None
 
     def run(self, jaxpr, jaxpr2, consts, values):
         """Values of the outputs, given those of the constants and inputs."""
@@ -165,9 +169,13 @@ class Interpreter:
             return jnp.asarray(value).astype(self.dtype)
         return value
 
-    def noise(self, first, second, shape, offset: int = 0) -> Noise:
-        """A fresh source of noise."""
-        return Noise(object(), first, second, shape, offset)
+    def noise(self, key, keep, shape, n) -> Noise | None:
+        """The mask drawn with a random key; None where the same key has drawn another kind of mask."""
+        data = np.asarray(jax.random.key_data(key) if _is_key(key) else key)
+        source = (data.tobytes(), self.fresh)
+        kind = (None if is_traced(keep) else float(keep), shape, n)
+        known, node = self.covariance.noises.setdefault(source, (kind, Noise(source, keep, keep, shape, 0)))
+        return node if known == kind else None
 
     def field_mean(self, field: Field):
         """``sum over blocks of n E[X]`` and the finite shape: a sum over the wide axis."""

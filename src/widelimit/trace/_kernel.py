@@ -32,7 +32,7 @@ class Kernels(NamedTuple):
 
 
 def _run(program: Program, closed, closed2, covariance, x, log=None) -> Field:
-    interpreter = Interpreter(covariance, x.dtype, log)
+    interpreter = Interpreter(covariance, x.dtype, log, program.fresh_noise)
     jaxpr, jaxpr2 = closed.jaxpr, closed2.jaxpr
     wide = [
         tuple(a != b for a, b in zip(s, t, strict=True)) for s, t in zip(program.shapes, program.shapes2, strict=True)

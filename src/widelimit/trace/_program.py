@@ -30,6 +30,7 @@ class Program(NamedTuple):
     names: list[str]
     notes: list[str]
     points: int = DEFAULT_POINTS
+    fresh_noise: bool = False  # masks of dropout are drawn anew for each input, whatever their key
 
     def trace(self, shape: tuple[int, ...]):
         """Closed jaxprs at the two widths for inputs of one shape; literals in 64 bits, nothing is computed."""
@@ -106,6 +107,7 @@ def program_of_module(net, shape) -> Program:
         priors,
         names[: len(priors)],
         [],
+        fresh_noise=True,
     )
 
 

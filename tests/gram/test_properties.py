@@ -1,0 +1,189 @@
+"""What every Gram matrix must satisfy, whatever the network."""
+
+from __future__ import annotations
+
+import functools
+import subprocess
+import sys
+import textwrap
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import widelimit as wl
+from widelimit import nn
+
+D = 5
+NETWORKS = {
+    "relu": nn.Sequential(nn.Dense(8, 1.5, 0.1), nn.Relu(), nn.Dense(8, 1.5, 0.1), nn.Relu(), nn.Dense(1)),
+    "erf residual": nn.Sequential(nn.Dense(8), nn.Residual(nn.Erf(), nn.Dense(8, 0.8)), nn.Erf(), nn.Dense(1)),
+    "tanh gate": nn.Sequential(
+        nn.Dense(8), nn.Product(nn.Sequential(nn.Dense(8), nn.Tanh()), nn.Dense(8)), nn.Dense(1)
+    ),
+    "layer norm": nn.Sequential(nn.Dense(8), nn.LayerNorm(), nn.Gelu(), nn.Dense(8), nn.LayerNorm(), nn.Dense(1)),
+    "dropout": nn.Sequential(nn.Dense(8), nn.Relu(), nn.Dropout(0.5), nn.Dense(8), nn.Sin(), nn.Dense(1)),
+}  # fmt: skip
+every_network = pytest.mark.parametrize("name", NETWORKS)
+
+
+def _inputs(n, seed=0):
+    """Points of very different size, a repeated one, an antiparallel one and zero."""
+    x = np.random.default_rng(seed).normal(size=(n, D)) * np.geomspace(0.1, 10, n)[:, None]
+    x[1], x[2], x[3] = x[0], -2 * x[0], 0
+    return x
+
+
+@functools.cache
+def _grams(name, n=12):
+    return wl.gram(wl.kernels(NETWORKS[name]), _inputs(n))
+
+
+def _same(a, b, rtol=1e-12):
+    for one, other in zip(a, b, strict=True):
+        np.testing.assert_allclose(one, other, rtol=rtol, atol=rtol * np.abs(other).max())
+
+
+@every_network
+def test_symmetric_and_positive_semidefinite(name):
+    for G in _grams(name):
+        np.testing.assert_array_equal(G, G.T)
+        assert np.linalg.eigvalsh(G).min() > -1e-13 * np.trace(G)
+
+
+@every_network
+def test_one_argument_or_two(name):
+    """The general rectangular Gram is the symmetric one, but for dropout, whose diagonal shares its masks."""
+    x = _inputs(12)
+    whole = wl.gram(wl.kernels(NETWORKS[name]), x, x[::-1])
+    for one, other in zip(whole, _grams(name), strict=True):
+        one = one[:, ::-1].copy()
+        if name == "dropout":
+            assert np.all(np.diag(other)[4:] > 1.2 * np.diag(one)[4:])
+            np.fill_diagonal(one, np.diag(other))
+        np.testing.assert_allclose(one, other, rtol=1e-11, atol=1e-12 * np.abs(other).max())
+
+
+@every_network
+def test_permutation_of_inputs(name):
+    order = np.random.default_rng(5).permutation(12)
+    permuted = wl.gram(wl.kernels(NETWORKS[name]), _inputs(12)[order])
+    _same(permuted, [G[np.ix_(order, order)] for G in _grams(name)])
+
+
+@pytest.mark.parametrize(
+    "name, how", [("relu", {"batch_size": 5}), ("relu", {"memory": 3000}), ("dropout", {"batch_size": 5})], ids=str
+)
+def test_tiles_do_not_matter(name, how):
+    k, x = wl.kernels(NETWORKS[name]), _inputs(12)
+    _same(wl.gram(k, x, **how), _grams(name))
+    _same(wl.gram(k, x[:7], x[7:], **how), [G[:7, 7:] for G in _grams(name)])
+    _same(wl.gram_diag(k, x, **how), [np.diag(G) for G in _grams(name)])
+
+
+@every_network
+def test_diagonal(name):
+    _same(wl.gram_diag(wl.kernels(NETWORKS[name]), _inputs(12)), [np.diag(G) for G in _grams(name)])
+
+
+@every_network
+def test_both_at_once_or_one(name):
+    net, x = NETWORKS[name], _inputs(12)
+    _same((wl.gram(wl.nngp(net), x), wl.gram(wl.ntk(net), x)), _grams(name))
+
+
+@every_network
+def test_single_precision(name):
+    """JAX arrays keep their precision; the distance is that of single precision, at every angle and size."""
+    x = _inputs(12).astype(np.float32)
+    exact = wl.gram(wl.kernels(NETWORKS[name]), x)
+    single = wl.gram(wl.kernels(NETWORKS[name]), jnp.asarray(x))
+    for a, b in zip(single, exact, strict=True):
+        assert isinstance(a, jax.Array) and a.dtype == np.float32
+        assert isinstance(b, np.ndarray) and b.dtype == np.float64
+        scale = np.sqrt(np.outer(np.diag(b), np.diag(b)))
+        assert np.max(np.abs(a - b)[scale > 0] / scale[scale > 0]) < 2e-5
+
+
+@pytest.mark.parametrize("make", [np.asarray, lambda x: x.tolist(), lambda x: x.astype(np.float32), jnp.asarray])
+def test_kind_of_array_in_is_kind_out(make):
+    net, x = NETWORKS["relu"], make(_inputs(6))
+    is_jax = isinstance(x, jax.Array)
+    k = wl.ntk(net)
+    pair = k(x[0], x[1]) if not isinstance(x, list) else wl.gram(k, x[:1], x[1:2])[0, 0]
+    for value in (wl.gram(k, x), wl.gram(k, x, x), wl.gram_diag(k, x), pair):
+        assert isinstance(value, jax.Array if is_jax else np.ndarray | np.generic)
+        assert value.dtype == (np.float32 if is_jax else np.float64)
+
+
+@every_network
+def test_under_jit(name, float64):
+    k, x = wl.kernels(NETWORKS[name]), jnp.asarray(_inputs(12))
+    _same(jax.jit(lambda x: wl.gram(k, x))(x), _grams(name), 1e-10)
+
+
+def test_under_vmap(float64):
+    k, x = wl.kernels(NETWORKS["dropout"]), jnp.asarray(_inputs(12))
+    batched = jax.jit(jax.vmap(lambda x: wl.gram(k, x)))(jnp.stack([x, x[::-1]]))
+    for i, order in ((0, slice(None)), (1, slice(None, None, -1))):
+        _same([G[i][order, order] for G in batched], _grams("dropout"), 1e-10)
+
+
+@every_network
+def test_gradient_is_the_slope(name, float64):
+    x, y, step = (jnp.asarray(a) for a in np.random.default_rng(8).normal(size=(3, D)))
+    k = wl.kernels(NETWORKS[name])
+
+    @jax.jit
+    def value_and_slope(t):
+        return jax.jvp(lambda t: jnp.stack(k(x + t * step, y)), (t,), (1.0,))
+
+    e = 1e-5
+    numerical = (value_and_slope(e)[0] - value_and_slope(-e)[0]) / (2 * e)
+    value, slope = value_and_slope(0.0)
+    np.testing.assert_allclose(slope, numerical, rtol=1e-6, atol=1e-8 * float(abs(value).max()))
+
+
+@pytest.mark.parametrize("name", ["relu", "layer norm"])
+def test_gradient_of_a_gram_is_finite_everywhere(name, float64):
+    """Also at repeated, antiparallel and zero inputs."""
+    k, x = wl.kernels(NETWORKS[name]), jnp.asarray(_inputs(6))
+    slopes = jax.jit(jax.jacrev(lambda x: jnp.stack(wl.gram(k, x)).sum((1, 2))))(x)
+    assert np.isfinite(slopes).all()
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.lists(st.floats(-30, 30), min_size=2, max_size=2), min_size=2, max_size=6))
+def test_any_inputs(rows):
+    G = wl.gram(wl.ntk(NETWORKS["relu"]), np.zeros((6, 2)) + np.resize(np.asarray(rows), (6, 2)))
+    assert np.isfinite(G).all()
+    np.testing.assert_array_equal(G, G.T)
+    assert np.linalg.eigvalsh(G).min() > -1e-13 * np.trace(G)
+    assert np.all(np.sqrt(np.outer(np.diag(G), np.diag(G))) * (1 + 1e-13) - G >= 0)
+
+
+def test_the_global_flag_changes_nothing():
+    code = """
+        import sys, jax, numpy as np
+        jax.config.update("jax_enable_x64", sys.argv[1] == "on")
+        import widelimit as wl
+        from widelimit import nn
+        net = nn.Sequential(nn.Dense(8, 1.5, 0.1), nn.Tanh(), nn.Dense(8), nn.Relu(), nn.Dense(1))
+        x = np.random.default_rng(0).normal(size=(4, 3))
+        single = wl.gram(wl.ntk(net), jax.numpy.asarray(x, jax.numpy.float32))
+        assert single.dtype == np.float32 and jax.config.jax_enable_x64 == (sys.argv[1] == "on")
+        np.set_printoptions(floatmode="unique")
+        print(wl.gram(wl.kernels(net), x), np.asarray(single))
+    """
+    on, off = (
+        subprocess.run([sys.executable, "-c", textwrap.dedent(code), flag], capture_output=True, text=True, check=True)
+        for flag in ("on", "off")
+    )
+    numbers = [np.array([float(w) for w in r.stdout.replace("[", " ").replace("]", " ").replace(",", " ").replace(
+        "(", " ").replace(")", " ").split() if w[0] in "-0123456789"]) for r in (on, off)]  # fmt: skip
+    assert len(numbers[0]) == 48
+    np.testing.assert_allclose(numbers[0][:32], numbers[1][:32], rtol=1e-14)
+    np.testing.assert_allclose(numbers[0][32:], numbers[1][32:], rtol=1e-6)
