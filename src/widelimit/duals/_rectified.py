@@ -36,7 +36,7 @@ def _angle_jvp(primals, tangents):
 
 
 def _theta(pair: Pair):
-    return _angle(*jnp.broadcast_arrays(*pair.with_gap()))
+    return _angle(*jnp.broadcast_arrays(*pair.with_gap()[:5]))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Step(Dual):
     def kernel(self, pair):
         # from the side of the nearer end, so that step's K at opposite inputs, theta/(2 pi), is right relatively
         live = (pair.v1 > 0) & (pair.v2 > 0)
-        m, p = pair.with_gap()[3:]
+        m, p = pair.with_gap()[3:5]
         opposite = _angle(*jnp.broadcast_arrays(-pair.k, pair.v1, pair.v2, p, m))
         near = self.a**2 + self.b**2 - (2 / jnp.pi) * self.b**2 * _theta(pair)
         far = self.a**2 - self.b**2 + (2 / jnp.pi) * self.b**2 * opposite
@@ -75,7 +75,7 @@ class Step(Dual):
         return jnp.zeros_like(pair.k)
 
     def gap(self, pair):
-        _, near, h2 = half_angle(pair.v1, pair.v2, *pair.with_gap()[3:])
+        _, near, h2 = half_angle(pair.v1, pair.v2, *pair.with_gap()[3:5])
         theta, _ = theta_and_g(h2)
         swing = (2 / jnp.pi) * theta
         m = self.b**2 * jnp.where(near, swing, 2 - swing)
