@@ -15,7 +15,8 @@ class Pair(NamedTuple):
     """Covariance of a centred Gaussian pair (u, v).
 
     ``k = E[u v]``, ``v1 = E[u^2]``, ``v2 = E[v^2]``; where known without cancellation, ``m = s - k`` and
-    ``p = s + k`` with ``s = sqrt(v1 v2)``, else None.  Arrays that broadcast against each other.
+    ``p = s + k`` with ``s = sqrt(v1 v2)``, and ``r = sqrt(v1) - sqrt(v2)``, else None.  Arrays that broadcast against
+    each other.
     """
 
     k: Any
@@ -23,6 +24,7 @@ class Pair(NamedTuple):
     v2: Any
     m: Any = None
     p: Any = None
+    r: Any = None
 
     def with_gap(self) -> Pair:
         """The same pair with m and p, from the difference where they were not known."""
@@ -64,6 +66,10 @@ class Dual:
     def gap(self, pair: Pair):
         """``(m', p') = s' -+ K`` of the image, ``s' = sqrt(E[phi(u)^2] E[phi(v)^2])``; None: not known exactly."""
         return
+
+    def root(self, pair: Pair):
+        """``sqrt(E[phi(u)^2]) - sqrt(E[phi(v)^2])``: the r of the image."""
+        return jnp.sqrt(self.second_moment(pair.v1)) - jnp.sqrt(self.second_moment(pair.v2))
 
     def mean(self, v):
         """``E[phi(u)]``."""

@@ -78,7 +78,7 @@ class Erf(Dual):
         return self.a**2 * (2 / jnp.pi) * jnp.arctan2(y, jnp.sqrt(1 + 2 * y)) + self.c**2
 
     def gap(self, pair):
-        k, v1, v2, m, p = pair.with_gap()
+        k, v1, v2, m, p = pair.with_gap()[:5]
         halves = []
         for sign, edge in ((1, m), (-1, p)):  # erf is odd: s + K is s - K of (u, -v)
             e = Sides.of(v1, v2, edge)
@@ -139,7 +139,7 @@ class Gelu(Dual):
 
     def gap(self, pair):
         """Differences of the terms of K one by one (product rule); ``s + K`` has no zero and needs none."""
-        k, v1, v2, m, p = pair.with_gap()
+        k, v1, v2, m, p = pair.with_gap()[:5]
         S, D, _, _, beta = self._parts(pair)
         e = Sides.of(v1, v2, m)
         c1, c2 = 1 / (1 + 2 * beta**2 * v1), 1 / (1 + 2 * beta**2 * v2)

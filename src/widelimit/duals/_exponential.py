@@ -68,7 +68,7 @@ class Sine(Dual):
 
         and the sum's by exchange of X and Y in the part that is C times that of the sine.
         """
-        _, v1, v2, m, p = pair.with_gap()
+        _, v1, v2, m, p = pair.with_gap()[:5]
         b2, C = self.b**2, self._phase
         half = Sides.of(v1, v2, m).root ** 2 / 2
         fX, fY = -jnp.expm1(-b2 * (m + half)), -jnp.expm1(-b2 * (p + half))

@@ -147,7 +147,7 @@ def kinked_cross(first: Kinked, second: Kinked, pair: Pair, derivative: bool = F
     corner = 0.0
     for w1, a in kinks1:
         for w2, b in kinks2:
-            corner = corner + w1 * w2 * rule(*jnp.broadcast_arrays(a, b, *pair))
+            corner = corner + w1 * w2 * rule(*jnp.broadcast_arrays(a, b, *pair[:5]))
     d1, d2 = first.slope, second.slope
     if derivative:
         return corner + d1 * d2 + d1 * bend2 + d2 * bend1

@@ -61,7 +61,7 @@ def _derivative_jvp(aa, bb, primals, tangents):
 def piecewise_linear_cross(first: PiecewiseLinear, second: PiecewiseLinear, pair: Pair, derivative: bool = False):
     """``E[phi(u) psi(v)]`` (or of the derivatives) of two piecewise-linear functions."""
     rule = _derivative if derivative else _kernel
-    arrays = jnp.broadcast_arrays(*pair.with_gap())
+    arrays = jnp.broadcast_arrays(*pair.with_gap()[:5])
     return rule(first.alpha * second.alpha, first.beta * second.beta, *arrays)
 
 
@@ -98,7 +98,7 @@ class PiecewiseLinear(Dual):
 
     def gap(self, pair):
         aa, bb = self.alpha**2, self.beta**2
-        _k, v1, v2, m, p = pair.with_gap()
+        _k, v1, v2, m, p = pair.with_gap()[:5]
         if not bb:
             return aa * m, aa * p
         s, near, h2 = half_angle(v1, v2, m, p)
@@ -109,6 +109,9 @@ class PiecewiseLinear(Dual):
         m_out = s * jnp.where(near, small - bend, 2 * aa - (aa - bb) * 2 * h2 - bend)
         p_out = s * jnp.where(near, (aa + bb) * (1 + c) + bend, 2 * bb * c + small + bend)
         return jnp.maximum(m_out, 0), p_out
+
+    def root(self, pair):
+        return super().root(pair) if pair.r is None else (self.alpha**2 + self.beta**2) ** 0.5 * pair.r
 
     def mean(self, v):
         return self.beta * (2 / jnp.pi) ** 0.5 * deviation(v)

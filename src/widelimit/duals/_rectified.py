@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from fractions import Fraction
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from widelimit.duals._arc import half_angle, theta_and_g
 from widelimit.duals._dual import Dual, Pair, deviation
@@ -35,8 +35,21 @@ def _angle_jvp(primals, tangents):
     return _angle(*primals), jnp.where(safe, -scaled / jnp.where(safe, area, one), 0)
 
 
+@jax.custom_jvp
+def _arcsine(k, v1, v2, m, p):
+    # arcsin(k / s) with its relative accuracy about 0; only for |k / s| <= 1/2
+    s = jnp.sqrt(v1) * jnp.sqrt(v2)
+    c = jnp.clip(jnp.where(s > 0, k / jnp.where(s > 0, s, 1), 0), -0.5, 0.5)
+    return jnp.sign(c) * theta_and_g(c**2)[0] / 2
+
+
+@_arcsine.defjvp
+def _arcsine_jvp(primals, tangents):
+    return _arcsine(*primals), -jax.jvp(_angle, primals, tangents)[1]
+
+
 def _theta(pair: Pair):
-    return _angle(*jnp.broadcast_arrays(*pair.with_gap()))
+    return _angle(*jnp.broadcast_arrays(*pair.with_gap()[:5]))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,19 +76,23 @@ class Step(Dual):
         return jnp.where(v1 > 0, self.a, self._zero) * jnp.where(v2 > 0, self.a, self._zero)
 
     def kernel(self, pair):
-        # from the side of the nearer end, so that step's K at opposite inputs, theta/(2 pi), is right relatively
+        # from the nearest of theta = 0, pi/2, pi: step's K at opposite inputs, theta/(2 pi), and sign's at orthogonal
+        # ones, to which a deep network tends, are right relatively
         live = (pair.v1 > 0) & (pair.v2 > 0)
-        m, p = pair.with_gap()[3:]
-        opposite = _angle(*jnp.broadcast_arrays(-pair.k, pair.v1, pair.v2, p, m))
+        pair = Pair(*jnp.broadcast_arrays(*pair.with_gap()[:5]))
+        m, p = pair.m, pair.p
+        opposite = _angle(-pair.k, pair.v1, pair.v2, p, m)
         near = self.a**2 + self.b**2 - (2 / jnp.pi) * self.b**2 * _theta(pair)
+        middle = self.a**2 + (2 / jnp.pi) * self.b**2 * _arcsine(*pair[:5])
         far = self.a**2 - self.b**2 + (2 / jnp.pi) * self.b**2 * opposite
-        return jnp.where(live, jnp.where(m <= p, near, far), self._dead(pair.v1, pair.v2))
+        out = jnp.where(3 * m < p, near, jnp.where(3 * p < m, far, middle))
+        return jnp.where(live, out, self._dead(pair.v1, pair.v2))
 
     def derivative_kernel(self, pair):
         return jnp.zeros_like(pair.k)
 
     def gap(self, pair):
-        _, near, h2 = half_angle(pair.v1, pair.v2, *pair.with_gap()[3:])
+        _, near, h2 = half_angle(pair.v1, pair.v2, *pair.with_gap()[3:5])
         theta, _ = theta_and_g(h2)
         swing = (2 / jnp.pi) * theta
         m = self.b**2 * jnp.where(near, swing, 2 - swing)
@@ -98,38 +115,41 @@ class Step(Dual):
         return jnp.zeros_like(v)
 
 
-@functools.lru_cache(maxsize=32)
-def _arc_cosine(n: int) -> tuple[tuple[Fraction, ...], tuple[Fraction, ...]]:
-    """Polynomials (A, B) in ``c = cos(theta)`` of ``J_n = A sin(theta) + B (pi - theta)``.
-
-    ``dJ_n/dc = n^2 J_(n-1)`` (Price) gives ``B' = n^2 B_(n-1)`` and ``A' (1 - c^2) - c A + B = n^2 (1 - c^2) A_(n-1)``.
-    """
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _rectified(n, k, v1, v2, m, p):
+    # E[u+^n v+^n]: in polar coordinates of the plane, (2 s)^n n!/(2 pi) int (sin(h + t) sin(h - t))^n dt, |t| < h,
+    # with h = (pi - theta)/2.  Its Gauss-Legendre rule is a sum of positive terms: right relatively at every angle.
+    opposite = _angle(-k, v1, v2, p, m)
+    s = deviation(v1) * deviation(v2)
     if n == 0:
-        return (Fraction(0),), (Fraction(1),)
-    A0, B0 = _arc_cosine(n - 1)
-    B = [Fraction(0)] + [n * n * b / (j + 1) for j, b in enumerate(B0)]
-    if n % 2 == 0:  # B is even: its constant term is J_n(-1) = 0 at c = -1 in disguise, found from E[u+^n]^2 at c = 0
-        # J_n(c=0) = 2 pi E[u+^n]^2 = A(0) + B(0) pi/2 with rational A(0), and E[u+^n] = (n-1)!!/2 rational for even n
-        B[0] = Fraction(math.prod(range(n - 1, 0, -2))) ** 2
-    rhs = [Fraction(0)] * (n + 3)
-    for j, a in enumerate(A0):
-        rhs[j] += n * n * a
-        rhs[j + 2] -= n * n * a
-    for j, b in enumerate(B):
-        rhs[j] -= b
-    # coefficient of c^j: (j+1) a_(j+1) - (j-1) a_(j-1) - a_(j-1) = rhs_j
-    A = [Fraction(0)] * n
-    for j in range(n, 0, -1):  # from the top: -j a_(j-1) = rhs_j - (j+1) a_(j+1)
-        above = A[j + 1] if j + 1 < n else Fraction(0)
-        A[j - 1] = ((j + 1) * above - rhs[j]) / j
-    return tuple(A), tuple(B)
+        return opposite / (2 * jnp.pi)
+    h = opposite / 2
+    nodes, weights = np.polynomial.legendre.leggauss(2 * (8 + n))
+    total = 0.0
+    for x, w in zip(nodes[8 + n :].tolist(), weights[8 + n :].tolist(), strict=True):
+        total = total + w * (jnp.sin(h * (1 + x)) * jnp.sin(h * (1 - x))) ** n
+    return (2 * s) ** n * (math.factorial(n) / jnp.pi) * h * total
+
+
+@_rectified.defjvp
+def _rectified_jvp(n, primals, tangents):
+    k, v1, v2, m, p = primals
+    dk, dv1, dv2, _, _ = tangents
+    value = _rectified(n, *primals)
+    if n == 0:
+        return value, -jax.jvp(_angle, primals, tangents)[1] / (2 * jnp.pi)
+    slope = n * n * _rectified(n - 1, *primals)  # Price; those in v1 and v2 by homogeneity
+    sides = 0.0
+    for v, dv in ((v1, dv1), (v2, dv2)):
+        sides = sides + dv * jnp.where(v > 0, (n * value - k * slope) / jnp.where(v > 0, 2 * v, 1), 0)
+    return value, slope * dk + sides
 
 
 @dataclasses.dataclass(frozen=True)
 class RectifiedMonomial(Dual):
     """``phi(z) = a max(z, 0)^n``, n >= 1: ``E[phi phi] = a^2/(2 pi) s^n J_n(theta)``, ``E[phi' phi']`` that of n - 1.
 
-    Source: Cho & Saul 2009, eq. 3-8; J_n here by Price's recursion.
+    Source: Cho & Saul 2009, eq. 3-8; the integral over the angle by quadrature.
     """
 
     n: int
@@ -140,14 +160,7 @@ class RectifiedMonomial(Dual):
         return self.a * jnp.where(z > 0, z**self.n, 0)
 
     def _expectation(self, pair, n):
-        pair = pair.with_gap()
-        s = deviation(pair.v1) * deviation(pair.v2)
-        theta = _theta(pair)
-        c = jnp.where(s > 0, pair.k / jnp.where(s > 0, s, 1), 0)
-        A, B = ([float(x) for x in poly] for poly in _arc_cosine(n))
-        sine = jnp.sin(theta)
-        J = sine * sum(a * c**j for j, a in enumerate(A)) + (jnp.pi - theta) * sum(b * c**j for j, b in enumerate(B))
-        return s**n * J / (2 * jnp.pi)
+        return _rectified(n, *jnp.broadcast_arrays(*pair.with_gap()[:5]))
 
     def kernel(self, pair):
         return self.a**2 * self._expectation(pair, self.n)

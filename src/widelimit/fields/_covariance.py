@@ -37,7 +37,10 @@ class Covariance:
         return self._remember("T", X, Y, full_tie(X) if tie is None else tie)
 
     def gap(self, X: Node, Y: Node, tie: Tie):
-        """``(s - K, s + K)``, ``s = sqrt(E[X^2] E[Y^2])``, without cancellation; None where no rule gives it."""
+        """``(s - K, s + K, sqrt(E[X^2]) - sqrt(E[Y^2]))``, ``s = sqrt(E[X^2] E[Y^2])``, without cancellation.
+
+        None where no rule gives it.
+        """
         return self._remember("gap", X, Y, tie)
 
     def mean(self, X: Node):

@@ -5,7 +5,8 @@ For ``X = sum_i X_i`` and ``Y = sum_i Y_i`` with independent terms, ``a = 1/sqrt
     s - K = s/2 E[(a X - b Y)^2]
           = s/2 sum_i [(a sqrt(v1_i) - b sqrt(v2_i))^2 + 2 a b (s_i - k_i)] + cross terms of the means,
 
-a sum of non-negative numbers; likewise ``s + K``.  It starts at the input layer, from ``x/|x| - x'/|x'|``.
+a sum of non-negative numbers; likewise ``s + K``.  The squares need ``R = sqrt(E[X^2]) - sqrt(E[Y^2])`` beyond the
+rounding of the two: a jump takes the fourth root of them.  So R is carried along.  It starts at the input layer.
 """
 
 from __future__ import annotations
@@ -14,18 +15,18 @@ import jax
 import jax.numpy as jnp
 
 from widelimit.duals import Pair
+from widelimit.fields._angle import vector_gap
 from widelimit.fields._expression import dual_of
 from widelimit.fields._node import Const, Ew, Mat, Node, Prod, Sum, Vec
-from widelimit.fields._placing import Tie, full_tie, place_x, place_y
+from widelimit.fields._placing import Tie, full_tie, inverse, place_x, place_y
 
 __all__ = ["gap"]
 
 
 def gap(cov, X: Node, Y: Node, tie: Tie):
-    """The pair (s - K, s + K), or None where no rule gives it exactly."""
+    """``(s - K, s + K, R)``, or None where no rule gives them exactly."""
     if X is Y and tie == full_tie(X):
-        variance = cov.variance(X)
-        return jnp.zeros_like(variance), 2 * jax.lax.stop_gradient(variance)
+        return _equal(jax.lax.stop_gradient(cov.variance(X)))
     if isinstance(X, Sum) or isinstance(Y, Sum):
         out = _sum_gap(cov, X, Y, tie)
     elif isinstance(X, Mat) and isinstance(Y, Mat):
@@ -34,15 +35,18 @@ def gap(cov, X: Node, Y: Node, tie: Tie):
         out = _nonlinearity_gap(cov, X, Y, tie)
     elif isinstance(X, Vec) and isinstance(Y, Vec):
         same = X.key == Y.key and X.offset == Y.offset and None not in tie and cov.mean(X) is None
-        v = cov.variance(X)
-        out = (jnp.zeros_like(v), 2 * v) if same else None
+        out = _equal(cov.variance(X)) if same else None
     elif isinstance(X, Const) and isinstance(Y, Const):
         a, b = place_x(X.array, tie), place_y(Y.array, tie, len(X.shape))
         size = jnp.abs(a * b)
-        out = (size - a * b, size + a * b)
+        out = (size - a * b, size + a * b, jnp.abs(a) - jnp.abs(b))
     else:
         out = None
     return None if out is None else jax.lax.stop_gradient(out)
+
+
+def _equal(v):
+    return jnp.zeros_like(v), 2 * v, jnp.zeros_like(v)
 
 
 def _terms(node):
@@ -54,42 +58,62 @@ def _reciprocal(v):
     return jnp.where(positive, 1 / jnp.sqrt(jnp.where(positive, v, 1)), 0)
 
 
+def _scaled(edge, c1, c2, d1, d2):
+    """(s - K, s + K, R) of ``c1 X`` and ``c2 Y`` from those of X and Y, of root-mean-squares d1 and d2."""
+    m, p, r = edge
+    c = c1 * c2
+    root = jnp.abs(c1) * r if c1 is c2 else jnp.where(c1 == c2, jnp.abs(c1) * r, jnp.abs(c1) * d1 - jnp.abs(c2) * d2)
+    return jnp.abs(c) * jnp.where(c >= 0, m, p), jnp.abs(c) * jnp.where(c >= 0, p, m), root
+
+
 def _sum_gap(cov, X, Y, tie):
     first, second = _terms(X), _terms(Y)
     nx = len(X.shape)
     if len(first) != len(second):
         return None
-    edges = []
+    edges, sizes = [], []
     for (c1, x), (c2, y) in zip(first, second, strict=True):
         inner = cov.gap(x, y, tie)
         if inner is None:
             return None
-        c = place_x(c1, tie) * place_y(c2, tie, nx)
-        m, p = inner
-        edges.append((jnp.abs(c) * jnp.where(c >= 0, m, p), jnp.abs(c) * jnp.where(c >= 0, p, m)))
+        d1, d2 = place_x(jnp.sqrt(cov.variance(x)), tie), place_y(jnp.sqrt(cov.variance(y)), tie, nx)
+        c1, c2 = place_x(c1, tie), place_y(c2, tie, nx)
+        edges.append(_scaled(inner, c1, c2, d1, d2))
+        sizes.append((jnp.abs(c1) * d1, jnp.abs(c2) * d2))
     if len(edges) == 1:
         return edges[0]
     for i, (_, x) in enumerate(first):
         if any(not _independent(cov, x, y) for j, (_, y) in enumerate(second) if j != i):
             return None
     v1, v2 = place_x(cov.variance(X), tie), place_y(cov.variance(Y), tie, nx)
-    a, b = _reciprocal(v1), _reciprocal(v2)
-    s = jnp.sqrt(v1) * jnp.sqrt(v2)
-    m, p = 0.0, 0.0
     means = []
-    for ((c1, x), (c2, y)), (mi, pi) in zip(zip(first, second, strict=True), edges, strict=True):
-        d1 = place_x(jnp.abs(c1) * jnp.sqrt(cov.variance(x)), tie)
-        d2 = place_y(jnp.abs(c2) * jnp.sqrt(cov.variance(y)), tie, nx)
-        scale = (a * d1 - b * d2) ** 2
-        m, p = m + scale + 2 * a * b * mi, p + scale + 2 * a * b * pi
+    for (c1, x), (c2, y) in zip(first, second, strict=True):
         mu1, mu2 = cov.mean(x), cov.mean(y)
         if mu1 is not None and mu2 is not None:
-            means.append((a * place_x(c1 * mu1, tie), b * place_y(c2 * mu2, tie, nx)))
-    for i in range(len(means)):
-        for j in range(i):
-            m = m + 2 * (means[i][0] - means[i][1]) * (means[j][0] - means[j][1])
-            p = p + 2 * (means[i][0] + means[i][1]) * (means[j][0] + means[j][1])
-    return jnp.maximum(s * m / 2, 0), jnp.maximum(s * p / 2, 0)
+            means.append((place_x(c1 * mu1, tie), place_y(c2 * mu2, tie, nx)))
+    return _added(edges, sizes, v1, v2, means)
+
+
+def _added(edges, sizes, v1, v2, means):
+    """(s - K, s + K, R) of a sum: see the top of the file.  With ``A^2 = v1``, ``B^2 = v2``, ``d = sqrt(v_i)``,
+
+    ``a d1 - b d2 = (r d1' - R d2)/(A B)`` where ``r = d1 - d2``, and ``R = (sum_i r_i (d1 + d2) + ...)/(A + B)``.
+    """
+    A, B = jnp.sqrt(v1), jnp.sqrt(v2)
+    a, b, s = _reciprocal(v1), _reciprocal(v2), A * B
+    known = sum(r * (d1 + d2) for (_, _, r), (d1, d2) in zip(edges, sizes, strict=True))
+    for i, (x, y) in enumerate(means):
+        known = known + sum(2 * (x * z - y * w) for z, w in means[:i])
+    R = known * _reciprocal((A + B) ** 2)
+    m, p = 0.0, 0.0
+    for (mi, pi, r), (_, d2) in zip(edges, sizes, strict=True):
+        scale = ((r * B - d2 * R) * (a * b)) ** 2
+        m, p = m + scale + 2 * a * b * mi, p + scale + 2 * a * b * pi
+    for i, (x, y) in enumerate(means):
+        for z, w in means[:i]:
+            m = m + 2 * (a * x - b * y) * (a * z - b * w)
+            p = p + 2 * (a * x + b * y) * (a * z + b * w)
+    return jnp.maximum(s * m / 2, 0), jnp.maximum(s * p / 2, 0), R
 
 
 def _independent(cov, x, y) -> bool:
@@ -116,60 +140,47 @@ def _weight_gap(cov, X, Y, tie):
     inner = weight_ties(X, Y, tie)
     nx = len(X.child.shape)
     if isinstance(X.child, Const) and isinstance(Y.child, Const):
-        m, p = _constant_gap(cov, X, Y, inner)
+        edges = _constant_gap(X, Y, inner)
     else:
         edges = cov.gap(X.child, Y.child, inner)
         if edges is None:
             return None
-        m, p = edges if not X.contracted else _contracted_gap(cov, X, Y, inner, edges, nx)
+        edges = edges if not X.contracted else _contracted_gap(cov, X, Y, inner, edges, nx)
+    m, p, r = edges
     factor = X.prior.variance * X.n
     new = tuple(range(X.kept, X.kept + len(X.free)))
-    return jnp.expand_dims(factor * m, new), jnp.expand_dims(factor * p, new)
+    return tuple(jnp.expand_dims(v, new) for v in (factor * m, factor * p, jnp.sqrt(factor) * r))
 
 
-def _constant_gap(cov, X, Y, inner):
-    """From ``x/|x| -+ x'/|x'|``, entry by entry; the larger of the two as the complement of the smaller."""
-    nx = len(X.child.shape)
-    x, y = X.child.array, Y.child.array
-    axes_x = tuple(range(X.kept, nx))
-    axes_y = tuple(range(Y.kept, len(Y.child.shape)))
-    unit_x, size_x = _unit(x, axes_x)
-    unit_y, size_y = _unit(y, axes_y)
-    a, b = place_x(unit_x, inner), place_y(unit_y, inner, nx)
-    s = (place_x(size_x, inner) * place_y(size_y, inner, nx)).sum(axis=axes_x)
-    below = s * jnp.sum((a - b) ** 2, axis=axes_x) / 2
-    above = s * jnp.sum((a + b) ** 2, axis=axes_x) / 2
-    near = below <= above
-    return jnp.where(near, below, 2 * s - above), jnp.where(near, 2 * s - below, above)
-
-
-def _unit(x, axes):
-    scale = jnp.max(jnp.abs(x), axis=axes, keepdims=True)
-    safe = jnp.where(scale > 0, scale, 1)
-    scaled = x / safe
-    size = jnp.sqrt(jnp.sum(scaled**2, axis=axes, keepdims=True))
-    return scaled / jnp.where(size > 0, size, 1), size * scale
+def _constant_gap(X, Y, inner):
+    """That of the vectors over the contracted axes, at each pair of the kept positions."""
+    x = X.child.array.reshape(*X.child.shape[: X.kept], -1)
+    y = Y.child.array.reshape(*Y.child.shape[: Y.kept], -1)
+    back = inverse(inner[: Y.kept], X.kept)
+    free = [j for j in range(Y.kept) if inner[j] is None]
+    y = jnp.transpose(y, [*(j for j in back if j is not None), *free, Y.kept])
+    rule = vector_gap
+    for _ in free:
+        rule = jax.vmap(rule, (None, 0))
+    for j in reversed(back):
+        rule = jax.vmap(rule, (0, None if j is None else 0))
+    return rule(x, y)
 
 
 def _contracted_gap(cov, X, Y, inner, edges, nx):
     """The sum formula over contracted positions: ``X = sum_c X_c``."""
     axes = tuple(range(X.kept, nx))
-    shape = [max(n, 1) for n in edges[0].shape]
-    for i in axes:
-        shape[i] = X.child.shape[i]
     v1 = jnp.broadcast_to(cov.variance(X.child), X.child.shape)
     v2 = jnp.broadcast_to(cov.variance(Y.child), Y.child.shape)
     d1, d2 = place_x(jnp.sqrt(v1), inner), place_y(jnp.sqrt(v2), inner, nx)
-    t1 = (d1**2).sum(axis=axes, keepdims=True)
-    t2 = (d2**2).sum(axis=axes, keepdims=True)
+    m, p, r = jnp.broadcast_arrays(*edges, d1 + d2)[:3]
+    t1, t2 = ((d**2).sum(axis=axes, keepdims=True) for d in (d1, d2))
+    A, B = jnp.sqrt(t1), jnp.sqrt(t2)
     a, b = _reciprocal(t1), _reciprocal(t2)
-    scale = (a * d1 - b * d2) ** 2
-    s = jnp.sqrt(t1) * jnp.sqrt(t2)
-    out = [
-        (s * (scale + 2 * a * b * jnp.broadcast_to(e, jnp.broadcast_shapes(e.shape, scale.shape))) / 2).sum(axis=axes)
-        for e in edges
-    ]
-    return out[0], out[1]
+    R = (r * (d1 + d2)).sum(axis=axes, keepdims=True) * _reciprocal((A + B) ** 2)
+    scale = ((r * B - d2 * R) * (a * b)) ** 2
+    below, above = (((A * B) * (scale + 2 * a * b * e) / 2).sum(axis=axes) for e in (m, p))
+    return below, above, R.sum(axis=axes)
 
 
 def _nonlinearity_gap(cov, X, Y, tie):
@@ -185,4 +196,6 @@ def _nonlinearity_gap(cov, X, Y, tie):
     edges = cov.gap(X.leaf, Y.leaf, tie) if first.wants_gap else None
     if k is None:
         return None
-    return first.gap(Pair(k, v1, v2) if edges is None else Pair(k, v1, v2, *edges))
+    pair = Pair(k, v1, v2) if edges is None else Pair(k, v1, v2, *edges)
+    image = first.gap(pair)
+    return None if image is None else (*image, first.root(pair))

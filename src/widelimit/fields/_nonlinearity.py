@@ -113,7 +113,7 @@ def _centred_gap(cov, u, v, tie, means, pair):
     mu2 = 0.0 if means[1] is None else place_y(means[1], tie, nx)
     s = jnp.sqrt(mu1**2 + pair.v1) * jnp.sqrt(mu2**2 + pair.v2)
     out = []
-    for sign, edge in zip((1, -1), edges, strict=True):
+    for sign, edge in zip((1, -1), edges[:2], strict=True):
         scale = s + d1 * d2 + sign * mu1 * mu2
         square = (mu1 * d2 - sign * mu2 * d1) ** 2
         out.append(jnp.maximum(edge - square / jnp.where(scale > 0, scale, 1), 0))
