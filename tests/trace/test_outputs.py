@@ -83,3 +83,19 @@ def test_bad_output():
         wl.ntk(net, output="all")
     with pytest.raises(ValueError, match="4096"):
         wl.gram(wl.limit(lambda p, x: p["W"] @ x, lambda n: {"W": wl.normal((n, 4))}, output="full").ntk, X)
+
+
+def test_a_vector_over_positions_is_a_weighted_sum():
+    w = np.array([0.2, -0.5, 1.0])
+
+    def by_dot(p, x):  # (positions, width)
+        return (w @ jnp.tanh(x[:, None] * p["b"] + p["c"])) @ p["v"] / p["v"].size ** 0.5
+
+    def by_sum(p, x):
+        return (w[:, None] * jnp.tanh(x[:, None] * p["b"] + p["c"])).sum(0) @ p["v"] / p["v"].size ** 0.5
+
+    def prior(n):
+        return {"b": wl.normal((n,)), "c": wl.normal((n,)), "v": wl.normal((n,))}
+
+    dot, total = (wl.limit(f, prior).kernels(X[0, :3], X[1, :3]) for f in (by_dot, by_sum))
+    np.testing.assert_allclose(dot, total, rtol=1e-12)

@@ -155,21 +155,35 @@ def _arranged(node, weight, kept, free, finite_free, weight_last):
 
 
 def _mix(equation, field, array, contract_f, contract_d, *, field_first, det):
-    """A field contracted with a constant matrix along one finite axis."""
-    if len(contract_f) != 1 or jnp.ndim(array) != 2 or contract_f[0] == field.wide_axis:
-        raise equation.refuse("only matrices may act on a field, along one finite axis.")
+    """A field contracted with a constant matrix or vector along one finite axis."""
+    if len(contract_f) != 1 or jnp.ndim(array) not in (1, 2) or contract_f[0] == field.wide_axis:
+        raise equation.refuse("only matrices and vectors may act on a field, along one finite axis.")
     if any(equation.wide_in(det)):
         raise equation.refuse("a constant matrix has a wide axis.")
-    matrix = jnp.moveaxis(array, contract_d[0], 1)  # (out, in)
+    vector = jnp.ndim(array) == 1
+    matrix = array[None] if vector else jnp.moveaxis(array, contract_d[0], 1)  # (out, in)
     rank = len(field.shape) + (field.wide_axis is not None)
     finite = [i for i in range(rank) if i != field.wide_axis]
     axis = finite.index(contract_f[0])
     out = field.map(lambda x: Linear(x, axis, matrix))
+    if vector:
+        return without_axis(out, axis, contract_f[0])
     # the new axis is last (field first) or first in the output
     position = rank - 1 if field_first else 0
     order = [i for i in range(rank) if i != contract_f[0]]
     order.insert(position, contract_f[0])
     return permuted(out, order)
+
+
+def without_axis(field: Field, index: int, position: int) -> Field:
+    """A finite axis of size 1 dropped: the node's axis `index`, the array's axis `position`."""
+
+    def dropped(x):
+        keep = tuple(i for i in range(len(x.shape)) if i != index)
+        return Axes(x, keep, tuple(x.shape[i] for i in keep))
+
+    wide = field.wide_axis
+    return Field(field.map(dropped).blocks, wide if wide is None or wide < position else wide - 1)
 
 
 def permuted(field: Field, order) -> Field:

@@ -10,7 +10,7 @@ import numpy as np
 from jax import lax
 
 from widelimit._precision import is_traced
-from widelimit.fields import Apply, Const, Ew, Frozen, Literal, Node, Sum, is_number
+from widelimit.fields import Apply, Axes, Const, Ew, Frozen, Literal, Node, Sum, is_number
 from widelimit.trace._interpreter import RULES, rule
 from widelimit.trace._merging import function_of, multiply_nodes
 from widelimit.trace._values import Det, Field, Weight, aligned, as_field
@@ -85,7 +85,18 @@ def _drop_wide(array, equation, i):
 
 def fields_of(equation, values):
     """Operands as fields or constants aligned with the output's axes; every Weight becomes a field."""
-    return [as_field(v) if isinstance(v, Weight) else v for v in values]
+    return [
+        v if isinstance(v, Det) else _repeated(equation, as_field(v) if isinstance(v, Weight) else v) for v in values
+    ]
+
+
+def _repeated(equation, field: Field) -> Field:
+    """The field repeated along axes where it has size 1 and the output more (newer JAX leaves that implicit)."""
+    shape = tuple(n for i, n in enumerate(equation.out_shapes[0][0]) if i != field.wide_axis)
+    if field.shape == shape or len(field.shape) != len(shape):
+        return field
+    source = tuple(i if a == b else None for i, (a, b) in enumerate(zip(field.shape, shape, strict=True)))
+    return field.map(lambda x: Axes(x, source, shape))
 
 
 def _blocks(equation, values, function):

@@ -11,7 +11,7 @@ import numpy as np
 
 from widelimit._precision import is_traced
 from widelimit.fields import Axes, Const, Linear, Sum
-from widelimit.trace._contraction import permuted
+from widelimit.trace._contraction import permuted, without_axis
 from widelimit.trace._interpreter import rule
 from widelimit.trace._values import Det, Field, Weight, as_field, shifted
 
@@ -287,15 +287,9 @@ def _reduce_sum(interpreter, equation, values):
 
 
 def _sum_axis(field, index):
-    def total(x):
-        summed = Linear(x, index, jnp.ones((1, x.shape[index])))
-        keep = [i for i in range(len(x.shape)) if i != index]
-        return Axes(summed, tuple(keep), tuple(x.shape[i] for i in keep))
-
-    axis = field.wide_axis
-    if axis is not None and index < axis:
-        axis -= 1
-    return Field(tuple((total(x), n) for x, n in field.blocks), axis)
+    summed = field.map(lambda x: Linear(x, index, jnp.ones((1, x.shape[index]))))
+    wide = field.wide_axis
+    return without_axis(summed, index, index + (wide is not None and index >= wide))
 
 
 @rule("reduce_max", "reduce_min", "argmax", "argmin", "sort", "cumsum", "reduce_prod", "top_k")
