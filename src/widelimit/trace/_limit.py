@@ -60,11 +60,18 @@ def limit(f: Callable, prior: Callable[[int], Any] | None = None, *, lr: Any = N
     from its initialisers.
     lr: None takes the learning rates stated in the prior (builders: "ntk"); "ntk" makes each ``lr = std^2``, the NTK of
     the NTK-parameterised twin; a number applies to all of a builder's parameters.
+    Raises TypeError for an f or prior that cannot be called or does not return `wl.normal`, ValueError for another lr.
     """
     if not callable(f):
         raise TypeError(f"limit: the first argument must be a function or a builder, not {f!r}.")
     if prior is not None and not callable(prior):
         raise TypeError("limit: prior must be a function of the width n, e.g. lambda n: {'W': wl.normal((n, 8))}.")
+    if prior is not None and lr not in (None, "ntk"):
+        raise ValueError(
+            f'limit: with a prior, lr must be None or "ntk", not {lr!r}; state rates in wl.normal(..., lr=).'
+        )
+    if lr not in (None, "ntk") and not (isinstance(lr, int | float) and 0 <= lr < float("inf")):
+        raise ValueError(f'limit: lr must be None, "ntk" or a number >= 0, not {lr!r}.')
     return Limit(f, prior, lr)
 
 
