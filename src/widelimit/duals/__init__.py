@@ -8,10 +8,10 @@ from widelimit.duals._piecewise_linear import PiecewiseLinear, piecewise_linear_
 from widelimit.duals._polynomial import Polynomial
 from widelimit.duals._recognise import recognise
 from widelimit.duals._rectified import RectifiedMonomial, Step
-from widelimit.duals._series import Series, series_cross
+from widelimit.duals._series import Series, jumps, series_cross
 
 __all__ = [
     "Dual", "Erf", "Exponential", "Gaussian", "Gelu", "Kinked", "Pair", "PiecewiseLinear", "Polynomial",
-    "RectifiedMonomial", "Series", "Sine", "Step", "as_kinked", "derivative", "erf_cross", "kinked_cross", "moment",
-    "piecewise_linear_cross", "recognise", "series_cross",
+    "RectifiedMonomial", "Series", "Sine", "Step", "as_kinked", "derivative", "erf_cross", "jumps", "kinked_cross",
+    "moment", "piecewise_linear_cross", "recognise", "series_cross",
 ]  # fmt: skip

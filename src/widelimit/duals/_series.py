@@ -13,7 +13,7 @@ import numpy as np
 from widelimit.duals._dual import Dual, Pair, derivative, deviation, half_line_rule, moment
 from widelimit.duals._rectified import _theta
 
-__all__ = ["Series", "series_cross"]
+__all__ = ["Series", "jumps", "series_cross"]
 
 _TINY = 1e-12
 
@@ -193,5 +193,9 @@ class Series(Dual):
 
 def series_cross(first: Dual, second: Dual, pair: Pair, means=(None, None)):
     """``E[phi(mu1 + u) psi(mu2 + v)]`` for two functions (closed form or not) by their series."""
-    jumps = [d.jumps if isinstance(d, Series) else _jumps(d) for d in (first, second)]
-    return _expectation(first, second, jumps[0], jumps[1], pair, False, means)
+    return _expectation(first, second, jumps(first), jumps(second), pair, False, means)
+
+
+def jumps(dual: Dual) -> tuple[float, float, float]:
+    """Jumps at 0 of phi, phi', phi''."""
+    return dual.jumps if isinstance(dual, Series) else _jumps(dual)

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from widelimit.duals import Dual, Series, recognise
+from widelimit.fields._errors import UnknownLimitError
 
 __all__ = ["Apply", "Derivative", "Literal", "Parameter", "Variable", "dual_of", "evaluate", "has_parameters"]
 
@@ -95,6 +96,33 @@ def _converted(array, new_dtype, dtype):
     return array.astype(new_dtype)
 
 
+_KINKED = {
+    "max",
+    "min",
+    "abs",
+    "sign",
+    "select_n",
+    "clamp",
+    "floor",
+    "ceil",
+    "round",
+    "gt",
+    "ge",
+    "lt",
+    "le",
+    "eq",
+    "ne",
+}
+
+
+def _may_have_kinks(expression) -> bool:
+    if isinstance(expression, Derivative):
+        return _may_have_kinks(expression.of)
+    if not isinstance(expression, Apply):
+        return False
+    return expression.primitive.name in _KINKED or any(map(_may_have_kinks, expression.arguments))
+
+
 @functools.lru_cache(maxsize=512)
 def _recognised(expression) -> Dual:
     from widelimit._precision import enable_x64
@@ -104,7 +132,16 @@ def _recognised(expression) -> Dual:
 
 
 def dual_of(expression, place=None) -> Dual:
-    """The dual of the function; one with parameters gets a Hermite series, its arrays put in place by `place`."""
+    """The dual of the function; one with parameters gets a Hermite series, its arrays put in place by `place`.
+
+    Raises UnknownLimitError for one with parameters that may have kinks: the series would be off by some 1e-3.
+    """
     if not has_parameters(expression):
         return _recognised(expression)
+    if _may_have_kinks(expression):
+        raise UnknownLimitError(
+            "a function with a possible kink (max, abs, where, ...) depends on the input, or on a traced number, in "
+            "other ways than through its preactivation: its kinks are not known and no series is accurate. Remedy: "
+            "use numbers that are not traced, a smooth function, or wl.monte_carlo for an estimate."
+        )
     return Series(functools.partial(evaluate, expression, place=lambda a: (place(a) if place else a)[..., None]))
