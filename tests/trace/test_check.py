@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.stats import norm
 
 import widelimit as wl
 from widelimit import nn
@@ -112,3 +113,33 @@ def test_two_kinds_of_mask_from_one_key_are_refused():
     limit = wl.limit(f, lambda n: {"in": wl.normal((4, n)), "v": wl.normal((n,))})
     with pytest.raises(wl.UnknownLimitError, match="same random key"):
         limit.nngp(X[0], X[1])
+
+
+def test_moments_of_a_shifted_kink_are_closed():
+    """``E[relu(u + 1/2)] = s n(1/(2 s)) + P/2`` and ``E[step] = P``, P the probability of ``u > -1/2``."""
+    x = np.array([1.0, 0.3, -0.2, 0.7])
+    s = np.linalg.norm(x)
+    P = norm.cdf(0.5 / s)
+
+    def read(f):
+        return wl.limit(f, lambda n: {"W": wl.normal((4, n)), "b": wl.normal((4,))}).nngp(x, x) ** 0.5 / s
+
+    found = read(lambda p, x: jax.nn.relu(x @ p["W"] + 0.5).mean() * (x @ p["b"]))
+    np.testing.assert_allclose(found, s * norm.pdf(0.5 / s) + 0.5 * P, rtol=1e-13)
+    found = read(lambda p, x: (jax.nn.relu(x @ p["W"] + 0.5) * (x @ p["W"])).mean() * (x @ p["b"]))
+    np.testing.assert_allclose(found, s**2 * P, rtol=1e-13)
+
+
+@pytest.mark.parametrize(
+    "phi",
+    [lambda u, x: jax.nn.selu(u + 0.5), lambda u, x: jnp.maximum(u, x[0]), lambda u, x: jnp.clip(u, -1, x[0] ** 2)],
+)
+def test_kinks_at_unknown_places_are_refused(phi):
+    """A Hermite series would be off by some 1e-3, and say nothing."""
+    limit = wl.limit(
+        lambda p, x: phi(x @ p["W"], x) @ p["v"] / p["v"].size ** 0.5,
+        lambda n: {"W": wl.normal((4, n)), "v": wl.normal((n,))},
+    )
+    for x, y in ((X[0], X[1]), (X[0], X[0])):
+        with pytest.raises(wl.UnknownLimitError, match=r"kink.*wl.monte_carlo"):
+            jax.vmap(limit.ntk)(jnp.asarray([x]), jnp.asarray([y]))

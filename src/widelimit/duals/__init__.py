@@ -9,11 +9,11 @@ from widelimit.duals._polynomial import Polynomial
 from widelimit.duals._quasi_monte_carlo import DEFAULT_POINTS, gaussian_average
 from widelimit.duals._recognise import recognise
 from widelimit.duals._rectified import RectifiedMonomial, Step
-from widelimit.duals._series import Series, series_cross, series_cross_error
+from widelimit.duals._series import Series, jumps, series_cross, series_cross_error
 
 __all__ = [
     "DEFAULT_POINTS", "Dual", "Erf", "Exponential", "Gaussian", "Gelu", "Kinked", "Pair", "PiecewiseLinear",
     "Polynomial", "RectifiedMonomial", "Series", "Sine", "Step", "as_kinked", "derivative", "erf_cross",
-    "gaussian_average", "kinked_cross", "moment", "piecewise_linear_cross", "recognise", "series_cross",
+    "gaussian_average", "jumps", "kinked_cross", "moment", "piecewise_linear_cross", "recognise", "series_cross",
     "series_cross_error",
 ]  # fmt: skip

@@ -185,6 +185,11 @@ class Kinked(Dual):
     def derivative_kernel(self, pair):
         return kinked_cross(self, self, pair, derivative=True)
 
+    def moved(self, mean) -> Kinked:
+        """``phi(mean + z)`` as a function of z; mean may be an array."""
+        kinks = tuple(a - mean for a in self.kinks)
+        return Kinked(self.offset + self.slope * mean, self.slope, kinks, self.weights)
+
     def mean(self, v):
         return self.offset + sum(w * _one_sided(a, v)[1] for a, w in zip(self.kinks, self.weights, strict=True))
 

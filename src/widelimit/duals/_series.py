@@ -13,7 +13,7 @@ import numpy as np
 from widelimit.duals._dual import Dual, Pair, derivative, deviation, half_line_rule, moment
 from widelimit.duals._rectified import _theta
 
-__all__ = ["Series", "series_cross"]
+__all__ = ["Series", "jumps", "series_cross"]
 
 _TINY = 1e-12
 
@@ -197,16 +197,21 @@ def _defects(function, jumps, v, mean=None):
 
 def series_cross(first: Dual, second: Dual, pair: Pair, means=(None, None)):
     """``E[phi(mu1 + u) psi(mu2 + v)]`` for two functions (closed form or not) by their series."""
-    jumps = [d.jumps if isinstance(d, Series) else _jumps(d) for d in (first, second)]
-    return _expectation(first, second, jumps[0], jumps[1], pair, False, means)
+    return _expectation(first, second, jumps(first), jumps(second), pair, False, means)
 
 
 def series_cross_error(first: Dual, second: Dual, variances, means=(None, None)):
     """Bound on the error of `series_cross` at any k, relative to ``sqrt(E[phi^2] E[psi^2])`` (Cauchy-Schwarz)."""
-    parts = []
-    for d, v, mean in zip((first, second), variances, means, strict=True):
-        jumps = d.jumps if isinstance(d, Series) else _jumps(d)
-        parts.append(_defects(d, jumps if all(m is None for m in means) else (0.0, 0.0, 0.0), v, mean))
+    shifted = any(m is not None for m in means)
+    parts = [
+        _defects(d, (0.0, 0.0, 0.0) if shifted else jumps(d), v, mean)
+        for d, v, mean in zip((first, second), variances, means, strict=True)
+    ]
     (R1, C1, h1), (R2, C2, h2) = (tuple(map(jnp.max, p)) for p in parts)
     bound = jnp.sqrt(R1 * R2) + jnp.sqrt(R1 * C2) + jnp.sqrt(C1 * R2)
     return bound / jnp.maximum(jnp.sqrt(h1 * h2), jnp.finfo(h1.dtype).tiny)
+
+
+def jumps(dual: Dual) -> tuple[float, float, float]:
+    """Jumps at 0 of phi, phi', phi''."""
+    return dual.jumps if isinstance(dual, Series) else _jumps(dual)

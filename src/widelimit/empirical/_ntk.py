@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 if TYPE_CHECKING:  # shapes in signatures, for readers and type checkers: nothing is loaded
     from jaxtyping import Float
@@ -17,10 +18,14 @@ __all__ = ["EmpiricalKernel", "empirical_ntk", "linearize", "taylor"]
 _OUTPUTS = ("mean", "sum", "diag", "full")
 
 
+def _is_number(lr) -> bool:
+    return isinstance(lr, float | int | np.number) or (isinstance(lr, jax.Array) and lr.ndim == 0)
+
+
 def _weighted(tree, lr):
     if lr is None:
         return tree
-    if isinstance(lr, float | int):
+    if _is_number(lr):
         return jax.tree.map(lambda a: lr * a, tree)
     return jax.tree.map(lambda a, r: r * a, tree, lr)
 
@@ -68,13 +73,15 @@ def empirical_ntk(f: Callable, params: Any, *, output: Any = "mean", lr: Any = N
     f: ``f(params, x)`` for one example; params: any pytree.  output: "mean" the trace over outputs divided by their
     number (comparable with `wl.ntk`), "sum" the trace, "diag" each output with itself (O,), "full" (O, O), or a
     function that maps the output to the scalar whose kernel is wanted.  lr: learning-rate factors, a number or a pytree
-    like params; None: 1.  Use it with `wl.gram`.  Raises ValueError for an unknown output, TypeError for an f that
-    is no function.  Source: Jacot et al. 2018, section 4.
+    like params; None: 1.  Use it with `wl.gram`.  Raises ValueError for an unknown output or an lr of another
+    structure, TypeError for an f that is no function.  Source: Jacot et al. 2018, section 4.
     """
     if not callable(f):
-        raise TypeError(f"empirical_ntk: f must be a function f(params, x), not {f!r}.")
+        raise TypeError(f"empirical_ntk: f must be a function f(params, x), not {type(f).__name__}.")
     if not callable(output) and output not in _OUTPUTS:
         raise ValueError(f"empirical_ntk: output must be one of {', '.join(_OUTPUTS)} or a function, not {output!r}.")
+    if lr is not None and not _is_number(lr) and jax.tree.structure(lr) != jax.tree.structure(params):
+        raise ValueError("empirical_ntk: lr must be a number or a pytree of the same structure as params.")
     return EmpiricalKernel(f, params, output, lr)
 
 
@@ -93,6 +100,8 @@ def taylor(f: Callable, params: Any, order: int = 2) -> Callable:
     ``f_k(theta, x) = sum_(j <= k) 1/j! d^j/dt^j f(theta_0 + t (theta - theta_0), x) at t = 0``.
     Returns a function ``(theta, x)``.  Raises ValueError for an order below 0 or that is not an integer.
     """
+    if not callable(f):
+        raise TypeError(f"taylor: f must be a function f(params, x), not {type(f).__name__}.")
     if not isinstance(order, int) or isinstance(order, bool) or order < 0:
         raise ValueError(f"taylor: order must be an integer >= 0, not {order!r}.")
 

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import functools
-import operator
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from widelimit.duals import Dual, Series, recognise
+from widelimit.fields._errors import UnknownLimitError
 
 __all__ = ["Apply", "Derivative", "Literal", "Parameter", "Variable", "dual_of", "evaluate", "has_parameters"]
 
 
-# built while merging, and their parameters differ between versions of JAX
-_OPERATORS = {"mul": operator.mul, "add": operator.add}
+# their parameters differ from one JAX to the next
+_BY_FUNCTION = {"mul": jax.lax.mul, "add": jax.lax.add, "sub": jax.lax.sub, "div": jax.lax.div}
 
 
 class Variable(NamedTuple):
@@ -84,8 +84,6 @@ def evaluate(expression, z, place=None, memo: dict | None = None):
 def _applied(expression, values, z):
     dtype = jnp.result_type(*_tuple(z))
     arrays = [_cast(v, dtype) for v in values]
-    if expression.primitive.name in _OPERATORS:
-        return _OPERATORS[expression.primitive.name](*arrays)
     if expression.primitive.name == "integer_pow":
         return arrays[0] ** dict(expression.params)["y"]
     if expression.primitive.name == "convert_element_type":
@@ -93,6 +91,8 @@ def _applied(expression, values, z):
     if expression.primitive.name == "select_n" and len(arrays) == 3:
         return jnp.where(arrays[0].astype(bool), arrays[2], arrays[1])
     arrays = jnp.broadcast_arrays(*arrays)
+    if expression.primitive.name in _BY_FUNCTION:
+        return _BY_FUNCTION[expression.primitive.name](*arrays)
     return expression.primitive.bind(*arrays, **dict(expression.params))
 
 
@@ -119,6 +119,33 @@ def _converted(array, new_dtype, dtype):
     return array.astype(new_dtype)
 
 
+_KINKED = {
+    "max",
+    "min",
+    "abs",
+    "sign",
+    "select_n",
+    "clamp",
+    "floor",
+    "ceil",
+    "round",
+    "gt",
+    "ge",
+    "lt",
+    "le",
+    "eq",
+    "ne",
+}
+
+
+def _may_have_kinks(expression) -> bool:
+    if isinstance(expression, Derivative):
+        return _may_have_kinks(expression.of)
+    if not isinstance(expression, Apply):
+        return False
+    return expression.primitive.name in _KINKED or any(map(_may_have_kinks, expression.arguments))
+
+
 @functools.lru_cache(maxsize=512)
 def _recognised(expression) -> Dual:
     from widelimit._precision import enable_x64
@@ -128,7 +155,16 @@ def _recognised(expression) -> Dual:
 
 
 def dual_of(expression, place=None) -> Dual:
-    """The dual of the function; one with parameters gets a Hermite series, its arrays put in place by `place`."""
+    """The dual of the function; one with parameters gets a Hermite series, its arrays put in place by `place`.
+
+    Raises UnknownLimitError for one with parameters that may have kinks: the series would be off by some 1e-3.
+    """
     if not has_parameters(expression):
         return _recognised(expression)
+    if _may_have_kinks(expression):
+        raise UnknownLimitError(
+            "a function with a possible kink (max, abs, where, ...) depends on the input, or on a traced number, in "
+            "other ways than through its preactivation: its kinks are not known and no series is accurate. Remedy: "
+            "use numbers that are not traced, a smooth function, or wl.monte_carlo for an estimate."
+        )
     return Series(functools.partial(evaluate, expression, place=lambda a: (place(a) if place else a)[..., None]))

@@ -10,13 +10,15 @@ from widelimit.duals import (
     PiecewiseLinear,
     Series,
     as_kinked,
+    jumps,
     kinked_cross,
     moment,
     piecewise_linear_cross,
     series_cross,
     series_cross_error,
 )
-from widelimit.fields._expression import Derivative, dual_of, evaluate
+from widelimit.fields._errors import UnknownLimitError
+from widelimit.fields._expression import Derivative, dual_of, evaluate, has_parameters
 from widelimit.fields._joint import partials
 from widelimit.fields._linear import add
 from widelimit.fields._node import Ew
@@ -79,6 +81,12 @@ def _shifted(cov, X, Y, tie, derivative, means):
         if u is v and tie == full_tie(u):
             centred = centred._replace(k=centred.v1, m=jnp.zeros_like(centred.v1), p=2 * centred.v1)
         return kinked_cross(one, two, _centred_gap(cov, u, v, tie, means, centred), derivative, tuple(at))
+    if any(any(jumps(dual_of(Z.expression))[:2]) for Z in (X, Y)):
+        raise UnknownLimitError(
+            "a function with a jump or kink that is not piecewise linear, of a preactivation with non-zero mean: no "
+            "series is accurate. Remedy: let the shift be a random parameter (a bias), use a smooth or a "
+            "piecewise-linear function, or wl.monte_carlo for an estimate."
+        )
     _note_cross(cov, first, second, (centred.v1, centred.v2), tuple(at))
     if u is v and tie == full_tie(u) and X.expression is Y.expression:
         return moment(lambda z: first(z) ** 2, centred.v1, at[0])
@@ -176,8 +184,12 @@ def _one_point(cov, Y, derivative: bool):
     if mean is None:
         dual = dual_of(Y.expression)
         return dual.mean_derivative(variance) if derivative else dual.mean(variance)
-    expression = Derivative(Y.expression) if derivative else Y.expression
     centred = jnp.maximum(variance - mean**2, 0)
+    kinked = None if has_parameters(Y.expression) else as_kinked(dual_of(Y.expression))
+    if kinked:
+        shifted = kinked.moved(mean)
+        return shifted.mean_derivative(centred) if derivative else shifted.mean(centred)
+    expression = Derivative(Y.expression) if derivative else Y.expression
     return moment(_function(expression, lambda a: a), centred, jnp.broadcast_to(mean, centred.shape))
 
 

@@ -44,8 +44,9 @@ def gram(
     """
     if is_traced(x1) or is_traced(x2):
         return _whole(k, x1, x2)
-    x1, x2, to_numpy = _checked(x1, x2)
-    tile = _tile(batch_size, memory, x1)
+    _check_kernel("gram", k)
+    x1, x2, to_numpy = _checked("gram", x1=x1, x2=x2)
+    tile = _tile("gram", batch_size, memory)
     report = _reporter(progress)
     if to_numpy:
         with enable_x64():
@@ -57,45 +58,62 @@ def gram_diag(k: Callable, x: Any, *, batch_size: int | None = None, memory: int
     """Diagonal ``k(x_i, x_i)`` of the Gram matrix, (n,), at cost O(n); arguments as in `gram`."""
     if is_traced(x):
         return jax.vmap(_diagonal(k))(x)
-    x, _, to_numpy = _checked(x, None)
-    tile = _tile(batch_size, memory, x) ** 2
+    _check_kernel("gram_diag", k)
+    x, to_numpy = _checked("gram_diag", x=x)
+    tile = _tile("gram_diag", batch_size, memory) ** 2
     if to_numpy:
         with enable_x64():
             return _diagonals(k, x, tile)
     return jax.tree.map(jnp.asarray, _diagonals(k, x, tile))
 
 
-def _checked(x1, x2):
-    to_numpy = not isinstance(x1, jax.Array) and not isinstance(x2, jax.Array)
+def _check_kernel(where, k):
+    if hasattr(k, "init") and hasattr(k, "apply"):
+        raise TypeError(f"{where}: k is a network; give one of its kernels, such as wl.ntk(net) or wl.nngp(net).")
+    if not callable(k):
+        raise TypeError(f"{where}: k must be a kernel of one pair, such as wl.ntk(net), not {k!r}.")
+
+
+def _checked(where, **inputs):
+    """The inputs as arrays of floating-point numbers, and whether NumPy arrays are wanted back."""
+    to_numpy = not any(isinstance(x, jax.Array) for x in inputs.values())
     out = []
-    for name, x in (("x1", x1), ("x2", x2)):
-        if x is None:
+    for name, x in inputs.items():
+        if x is None and name == "x2":
             out.append(None)
             continue
-        array = np.asarray(x) if not isinstance(x, jax.Array) else x
+        try:
+            array = np.asarray(x) if not isinstance(x, jax.Array) else x
+        except ValueError:
+            raise ValueError(f"{where}: the examples in {name} must all have one shape.") from None
         if array.dtype.kind not in "fiub" and not jnp.issubdtype(array.dtype, jnp.floating):
-            raise TypeError(f"gram: {name} must hold numbers, not {array.dtype}.")
+            raise TypeError(f"{where}: {name} must hold numbers, not {array.dtype}.")
         if array.ndim == 0:
-            raise ValueError(f"gram: {name} must have a leading axis over examples, and is a scalar.")
+            raise ValueError(f"{where}: {name} must have a leading axis over examples, and is a scalar.")
+        if 0 in array.shape[1:]:
+            raise ValueError(f"{where}: examples of {name} have no entries (shape {array.shape[1:]}).")
         if to_numpy or not jnp.issubdtype(array.dtype, jnp.floating):
             array = np.asarray(array, np.float64) if to_numpy else array.astype(jnp.result_type(float))
-        bad = ~np.isfinite(np.asarray(array)).reshape(len(array), -1).all(axis=1)
+        bad = ~np.isfinite(np.asarray(array)).all(axis=tuple(range(1, array.ndim)))
         if bad.any():
-            raise ValueError(f"gram: {name} holds NaN or infinity, first in example {int(np.argmax(bad))}.")
+            raise ValueError(f"{where}: {name} holds NaN or infinity, first in example {int(np.argmax(bad))}.")
         out.append(array)
-    if out[1] is not None and out[0].shape[1:] != out[1].shape[1:] and out[0].ndim != out[1].ndim:
-        raise ValueError(f"gram: examples of x1 have shape {out[0].shape[1:]}, those of x2 {out[1].shape[1:]}.")
-    return out[0], out[1], to_numpy
+    if len(out) == 2 and out[1] is not None and out[0].ndim != out[1].ndim:
+        raise ValueError(f"{where}: examples of x1 have shape {out[0].shape[1:]}, those of x2 {out[1].shape[1:]}.")
+    return *out, to_numpy
 
 
-def _tile(batch_size, memory, x) -> int:
+def _tile(where, batch_size, memory) -> int:
+    for name, value, kinds in (
+        ("batch_size", batch_size, int | np.integer),
+        ("memory", memory, int | float | np.integer | np.floating),
+    ):
+        if value is not None and (not isinstance(value, kinds) or isinstance(value, bool) or not value >= 1):
+            what = "a positive integer" if name == "batch_size" else "a positive number of bytes"
+            raise ValueError(f"{where}: {name} must be {what}, not {value!r}.")
     if batch_size is not None:
-        if not isinstance(batch_size, int | np.integer) or isinstance(batch_size, bool) or batch_size < 1:
-            raise ValueError(f"gram: batch_size must be a positive integer, not {batch_size!r}.")
         return int(batch_size)
     memory = _DEFAULT_MEMORY if memory is None else memory
-    if not memory >= 1:
-        raise ValueError(f"gram: memory must be a positive number of bytes, not {memory!r}.")
     return max(1, min(1024, int(math.sqrt(memory / (_ARRAYS_PER_PAIR * 8)))))
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import operator
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 
-from widelimit.nn._module import Module
+from widelimit.nn._module import Module, checked_number
 
 __all__ = ["Dense"]
 
@@ -25,7 +24,8 @@ class Dense(Module):
     is stored divided by ``sqrt(lr)``, which is the same as training it ``lr`` times as fast.
 
     Parameters: ``{"W": (fan_in, width), "b": (width,)}``.  Raises ValueError for widths below 1, negative standard
-    deviations or learning-rate factors.  Source: Jacot et al. 2018, section 3; Sohl-Dickstein et al. 2020, eq. 1-3.
+    deviations or learning-rate factors, TypeError for what is no number.  Source: Jacot et al. 2018, section 3;
+    Sohl-Dickstein et al. 2020, eq. 1-3.
     """
 
     width: int
@@ -36,18 +36,12 @@ class Dense(Module):
     b_lr: float = 1.0
 
     def __post_init__(self) -> None:
-        try:
-            width = operator.index(self.width)
-        except TypeError:
-            raise ValueError(f"Dense: width must be an integer, not {self.width!r}.") from None
-        if width < 1:
-            raise ValueError(f"Dense: width must be at least 1, not {width}.")
+        checked_number("Dense", "width", self.width, whole=True, least=1)
         if self.parameterization not in ("ntk", "standard"):
             raise ValueError(f'Dense: parameterization must be "ntk" or "standard", not {self.parameterization!r}.')
         for name in ("W_std", "b_std", "W_lr", "b_lr"):
-            value = getattr(self, name)
-            if isinstance(value, int | float) and not 0 <= value < float("inf"):
-                raise ValueError(f"Dense: {name} must be a finite number >= 0, not {value!r}.")
+            if name != "b_std" or self.b_std is not None:
+                checked_number("Dense", name, getattr(self, name), least=0)
 
     def init(self, key, shape):
         if not shape:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.special import erf
 
-from widelimit.nn._module import Module
+from widelimit.nn._module import Module, checked_number
 
 __all__ = [
     "ABRelu", "Abs", "Cos", "Elementwise", "Elu", "Erf", "Exp", "Gabor", "Gaussian", "Gelu", "Hermite", "LeakyRelu",
@@ -20,6 +20,21 @@ __all__ = [
 
 
 class _Pointwise(Module):
+    """Its hyperparameters are numbers, a `degree` a whole one: TypeError or ValueError for others."""
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+            value, degree = getattr(self, field.name), field.name == "degree"
+            if field.name == "fn":
+                if not callable(value):
+                    raise TypeError(f"Elementwise: fn must be a function of an array, not {value!r}.")
+                continue
+            many = field.name == "coefficients"
+            if many and (not isinstance(value, tuple) or not value):
+                raise TypeError(f"Polynomial: coefficients must be a tuple of at least one number, not {value!r}.")
+            for v in value if many else (value,):
+                checked_number(type(self).__name__, field.name, v, whole=degree, least=0 if degree else -math.inf)
+
     def function(self, z: jax.Array) -> jax.Array:
         raise NotImplementedError
 

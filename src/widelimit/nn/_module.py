@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-__all__ = ["Module"]
+__all__ = ["Module", "checked_number"]
 
 Params = Any
+
+
+def checked_number(layer: str, name: str, value: Any, *, whole: bool = False, least: float = -math.inf) -> None:
+    """Raise TypeError or ValueError unless the hyperparameter is a finite number (or one that is being traced)."""
+    if isinstance(value, jax.Array) and jnp.ndim(value) == 0 and not whole:
+        return
+    kind = "an integer" if whole else "a finite number"
+    wanted = kind if least == -math.inf else f"{kind} >= {least:g}"
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+        raise TypeError(f"{layer}: {name} must be {wanted}, not {value!r}.")
+    if not math.isfinite(value) or value < least or (whole and value != int(value)):
+        raise ValueError(f"{layer}: {name} must be {wanted}, not {value!r}.")
 
 
 class Module:

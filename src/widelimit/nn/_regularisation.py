@@ -7,16 +7,22 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from widelimit.nn._module import Module
+from widelimit.nn._module import Module, checked_number
 
 __all__ = ["Dropout", "LayerNorm"]
 
 
 @dataclasses.dataclass(frozen=True)
 class LayerNorm(Module):
-    """``(x - mean(x)) / sqrt(var(x) + epsilon)`` over the last axis (Ba et al. 2016), without gain and shift."""
+    """``(x - mean(x)) / sqrt(var(x) + epsilon)`` over the last axis (Ba et al. 2016), without gain and shift.
+
+    Raises ValueError for an epsilon below 0.
+    """
 
     epsilon: float = 1e-12
+
+    def __post_init__(self) -> None:
+        checked_number("LayerNorm", "epsilon", self.epsilon, least=0)
 
     def apply(self, params, x, *, key=None):
         centred = x - jnp.mean(x, axis=-1, keepdims=True)
@@ -35,6 +41,7 @@ class Dropout(Module):
     keep: float
 
     def __post_init__(self) -> None:
+        checked_number("Dropout", "keep", self.keep)
         if not 0 < self.keep <= 1:
             raise ValueError(f"Dropout: keep must lie in (0, 1], not {self.keep!r}.")
 

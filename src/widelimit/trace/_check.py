@@ -51,6 +51,9 @@ def check_limit(limit, x: Any, key: jax.Array, widths: Sequence[int], seeds: int
     x = np.asarray(x, np.float64)
     if x.ndim == 0:
         raise ValueError("check: x must have a leading axis over examples, and is a scalar.")
+    for n in widths:
+        if not isinstance(n, int | np.integer) or isinstance(n, bool) or n < 1:
+            raise ValueError(f"check: widths must be positive integers, not {n!r}.")
     with enable_x64():
         pairs = jax.vmap(jax.vmap(limit.mean_kernels, (None, 0)), (0, None))
         exact = [np.asarray(a) for a in pairs(jnp.asarray(x), jnp.asarray(x))]

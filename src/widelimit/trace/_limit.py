@@ -75,8 +75,8 @@ def limit(
     output: as in `nngp`.
     points: of quasi-Monte Carlo, used only where a nonlinearity acts on several preactivations at once (a gate applied
     repeatedly, a nonlinearity after a residual sum); `Limit.explain` tells where, and its error.
-    Raises TypeError for an f or prior that is not a function, ValueError for an unknown output or points that are not
-    a positive integer.
+    Raises TypeError for an f or prior that cannot be called or does not return `wl.normal`, ValueError for another lr
+    or output, or points that are not a positive integer.
     """
     checked_output("limit", output)
     if not callable(f):
@@ -85,6 +85,12 @@ def limit(
         raise TypeError("limit: prior must be a function of the width n, e.g. lambda n: {'W': wl.normal((n, 8))}.")
     if not isinstance(points, int | np.integer) or isinstance(points, bool) or points < 1:
         raise ValueError(f"limit: points must be a positive integer, not {points!r}.")
+    if prior is not None and lr not in (None, "ntk"):
+        raise ValueError(
+            f'limit: with a prior, lr must be None or "ntk", not {lr!r}; state rates in wl.normal(..., lr=).'
+        )
+    if lr not in (None, "ntk") and not (isinstance(lr, int | float) and 0 <= lr < float("inf")):
+        raise ValueError(f'limit: lr must be None, "ntk" or a number >= 0, not {lr!r}.')
     return Limit(f, prior, lr, output, int(points))
 
 

@@ -37,12 +37,20 @@ def normal(shape, std: Any = 1.0, lr: Any = 1.0, mean: Any = 0.0) -> Normal:
 
     ``lr = 1`` is the code's own parameterisation; ``lr = std^2`` gives the NTK of its NTK-parameterised twin, and 0
     freezes it.  std 0 is allowed (a bias that starts at 0 is trained all the same).
-    Raises ValueError for a negative std or lr.
+    Raises ValueError for a shape that is not of integers >= 1, or a negative or infinite std or lr; TypeError for a
+    std, lr or mean that is no number.
     """
-    shape = (shape,) if isinstance(shape, int) else tuple(int(n) for n in shape)
-    for name, value in (("std", std), ("lr", lr)):
-        if isinstance(value, float | int) and not value >= 0:
-            raise ValueError(f"normal: {name} must be >= 0, not {value!r}.")
+    sizes = (shape,) if isinstance(shape, int | np.integer) else tuple(shape)
+    if any(isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1 for n in sizes):
+        raise ValueError(f"normal: shape must be an integer or a tuple of integers >= 1, not {shape!r}.")
+    for name, value in (("std", std), ("lr", lr), ("mean", mean)):
+        if isinstance(value, jax.Array):
+            continue  # perhaps traced
+        if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+            raise TypeError(f"normal: {name} must be a number, not {value!r}.")
+        if not np.isfinite(value) or (name != "mean" and value < 0):
+            raise ValueError(f"normal: {name} must be finite{'' if name == 'mean' else ' and >= 0'}, not {value!r}.")
+    shape = tuple(int(n) for n in sizes)
     return Normal(shape, std, lr, mean)
 
 

@@ -39,7 +39,10 @@ class Program(NamedTuple):
             out = []
             for function, shapes in ((self.apply, self.shapes), (self.apply2, self.shapes2)):
                 leaves = [jax.ShapeDtypeStruct(s, jnp.float64) for s in shapes]
-                out.append(jax.make_jaxpr(function)(leaves, x))
+                try:
+                    out.append(jax.make_jaxpr(function)(leaves, x))
+                except (TypeError, ValueError) as error:
+                    raise ValueError(f"the network cannot be applied to an input of shape {shape}: {error}") from error
         return out[0], out[1]
 
 
@@ -113,7 +116,12 @@ def program_of_module(net, shape) -> Program:
 
 def program_of_function(f, prior: Callable[[int], Any], lr="own") -> Program:
     """For ``f(params, x)`` with ``prior(n)`` a pytree of `normal` at width n."""
-    trees = [prior(n) for n in (_PRIMARY_WIDTH, _PRIMARY_WIDTH // 2)]
+    try:
+        trees = [prior(n) for n in (_PRIMARY_WIDTH, _PRIMARY_WIDTH // 2)]
+    except TypeError as error:
+        raise TypeError(
+            f"limit: prior(n) failed ({error}). It is a function of the width only: limit(f, prior)."
+        ) from error
     flat = []
     for tree in trees:
         leaves, structure = jax.tree.flatten(tree, is_leaf=lambda a: isinstance(a, Normal))
@@ -163,7 +171,12 @@ def program_of_builder(builder, lr="ntk") -> Program:
             )  # fmt: skip
             return [a for a, i in zip(leaves, is_array, strict=True) if i]
 
-        closed = jax.make_jaxpr(draw)(key)
+        try:
+            closed = jax.make_jaxpr(draw)(key)
+        except (TypeError, IndexError) as error:
+            raise TypeError(
+                f"limit: builder(n, key) failed ({error}). A function f(params, x) needs its prior: limit(f, prior)."
+            ) from error
         if not held["callable"]:
             raise TypeError("builder(n, key) must return a model that can be called on one example x.")
         shapes.append([tuple(v.aval.shape) for v in closed.jaxpr.outvars])
