@@ -26,12 +26,18 @@ def test_upper_widths_only():
     assert fit_points((8, 512, 4096), (1.0, 0.5, 0.2), upper=True)["x"] == [8, 512, 4096]
 
 
-def test_interval_covers_the_truth_as_often_as_it_says():
+# As many networks a width as a quick and a default run have, few, and with a scatter that falls with the width.
+@pytest.mark.parametrize("seeds", [(32, 32, 24, 12, 6), (96, 96, 64, 32, 16), (6,) * 5, (2,) * 5])
+@pytest.mark.parametrize("scatter", [0.0, 0.3])
+def test_interval_covers_the_truth_as_often_as_it_says(seeds, scatter):
     rng = np.random.default_rng(0)
     hits = 0
     repeats = 400
     for _ in range(repeats):
-        samples = [w**-0.5 * np.exp(0.3 * rng.standard_normal(6)) for w in WIDTHS]
+        samples = [
+            w**-0.5 * np.exp(0.3 * (64 / w) ** scatter * rng.standard_normal(n))
+            for w, n in zip(WIDTHS, seeds, strict=True)
+        ]
         low, high = fit_samples(WIDTHS, samples)["ci"]
         hits += low <= -0.5 <= high
     # 95 % nominal; four standard errors of the estimate below it.

@@ -10,7 +10,7 @@ import time
 
 from widelimit import lab
 
-SETTINGS = {"widths": (8, 16, 32), "seeds": 2, "effort": "quick", "claims": ("2", "4", "6", "10")}
+SETTINGS = {"widths": (8, 16, 32), "seeds": 2, "effort": "quick", "claims": ("4", "10", "14")}
 PROGRAM = """
 import sys
 from widelimit import lab
@@ -30,7 +30,7 @@ def test_killed_and_started_again(tmp_path):
             time.sleep(0.01)
     finished = {p.name: p.read_bytes() for p in out.glob("experiments/[a-z]*.json")}
     times = {name: (out / "experiments" / name).stat().st_mtime_ns for name in finished}
-    assert 1 <= len(finished) < 4
+    assert 1 <= len(finished) < 3
     assert not (out / "results.json").exists()
 
     events = []

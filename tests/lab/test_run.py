@@ -12,7 +12,7 @@ import pytest
 from widelimit import lab
 from widelimit.lab import _settings
 from widelimit.lab._verdicts import judge
-from widelimit.lab.experiments import EXPERIMENTS, _rich
+from widelimit.lab.experiments import EXPERIMENTS, _prediction, _rich, _spectrum
 
 SMALL = {
     "seeds_most": 4, "steps": 48, "init_seeds": 4, "draws": 4000, "ensemble": 12, "sizes": (30, 60),
@@ -26,8 +26,11 @@ def small():
     with pytest.MonkeyPatch.context() as patch:
         quick = dataclasses.replace(_settings.EFFORT["quick"], **SMALL)
         patch.setitem(_settings.EFFORT, "quick", quick)
-        patch.setattr(_rich, "STEPS", 20)
-        patch.setattr(_rich, "NETWORKS", 2)
+        for module, name, value in (
+            (_rich, "STEPS", 20), (_rich, "NETWORKS", 2), (_rich, "TRAINING", 60), (_rich, "HELD_OUT", 100),
+            (_prediction, "HELD_OUT", 100), (_spectrum, "POINTS", 65),
+        ):  # fmt: skip
+            patch.setattr(module, name, value)
         yield lab.Settings(effort="quick", widths=WIDTHS, seeds=2)
 
 

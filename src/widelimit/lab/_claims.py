@@ -46,7 +46,8 @@ CLAIMS: tuple[Claim, ...] = (
     Claim(
         "3", "4.1", "The NTK stays constant during training",
         "The NTK is constant during training.",
-        "sup_t ‖K_t − K_0‖ / ‖K_0‖ → 0; proved at least as fast as N^-½, in truth as N^-1.",
+        "sup_t ‖K_t − K_0‖ / ‖K_0‖ → 0; proved at least as fast as N^-½, in truth as N^-1 for smooth activations. "
+        "Of ReLU neurons a share of N^-½ crosses the kink, more of them off than on: there the slope tends to -½.",
         "N^-1", -1.0, "slope ≤ -0.7 over the upper widths",
         ("training",), ("F6", "F5"),
     ),
@@ -123,7 +124,8 @@ CLAIMS: tuple[Claim, ...] = (
     Claim(
         "11", "4.1", "Gradient descent follows the flow below 2/λmax",
         "Full-batch gradient descent approximates the flow.",
-        "It needs η < 2/λmax(K̂₀): below, the drift of the kernel vanishes as N^-1.",
+        "It needs η < 2/λmax(K̂₀): below, the drift of the kernel vanishes, as N^-1 for smooth activations "
+        "(more slowly for ReLU, see claim 3).",
         "N^-1", -1.0, "slope ≤ -0.8 at every η below 2/λmax over the upper widths",
         ("rates",), ("F16",),
     ),

@@ -47,10 +47,20 @@ class Record(NamedTuple):
 
     f: Values  # (T, P) outputs at every point
     f_linear: Values  # (T, P) outputs of the network linearised at theta_0
-    drift: Values  # (T,) ||K_t - K_0||_F / ||K_0||_F on the training points
-    lambda_max: Values  # (T,) largest eigenvalue of K_t
+    K: Values  # (T, n, n) empirical NTK on the training points
     change: Values  # (T, L) ||W_l - W_l,0||_F
     features: Values  # (T, L - 1) rms(z_l - z_l,0) / rms(z_l,0) of the hidden preactivations
+
+    @property
+    def drift(self) -> np.ndarray:
+        """``||K_t - K_0||_F / ||K_0||_F`` (T,); the first checkpoint is at the start."""
+        return np.linalg.norm(self.K - self.K[0], axis=(1, 2)) / np.linalg.norm(self.K[0])
+
+    @property
+    def lambda_max(self) -> np.ndarray:
+        """Largest eigenvalue of K_t (T,), 0 where the run has overflowed."""
+        finite = np.isfinite(self.K).all((1, 2), keepdims=True)
+        return np.linalg.eigvalsh(np.where(finite, self.K, 0.0))[:, -1]
 
 
 class Trained(NamedTuple):
@@ -61,7 +71,6 @@ class Trained(NamedTuple):
     learning_rate: Values  # eta
     f0: Values  # (P,) outputs at initialisation, before alpha and centre
     K0: Values  # (P, n)
-    KT: Values  # (n, n)
     change_operator: Values = None  # (L,) ||W_l,T - W_l,0||_op, if asked for
     size_operator: Values = None  # (L,) ||W_l,0||_op, if asked for
 
@@ -132,18 +141,24 @@ def backward(shape: Shape, params: Params, X: jax.Array) -> tuple[list, list, li
     return inputs, z, jax.grad(total)(zeros)
 
 
-def kernel(shape: Shape, params: Params, X: jax.Array, n: int | None = None) -> jax.Array:
-    """Empirical NTK ``(P, n)`` of a one-output network between all points and the first ``n``.
+def look(shape: Shape, params: Params, X: jax.Array, n: int | None = None) -> tuple[jax.Array, jax.Array, list]:
+    """Empirical NTK ``(P, n)`` of a one-output network between all points and the first ``n``, its outputs
+    ``(P,)`` and its hidden preactivations.
 
     ``K = sum_l (delta_l delta_l^T) * (W_std^2/N_{l-1} a_{l-1} a_{l-1}^T + b_std^2)``, with
     ``delta_l = df/dz_l``: the contraction of the two Jacobians, layer by layer.
     """
-    inputs, _, deltas = backward(shape, params, X)
+    inputs, z, deltas = backward(shape, params, X)
     K = jnp.zeros((X.shape[0], n or X.shape[0]), X.dtype)
     for a, delta in zip(inputs, deltas, strict=True):
         forward_part = shape.W_std**2 / a.shape[1] * (a @ a[:n].T) + shape.b_std**2
         K = K + (delta @ delta[:n].T) * forward_part
-    return K
+    return K, z[-1][:, 0], z[:-1]
+
+
+def kernel(shape: Shape, params: Params, X: jax.Array, n: int | None = None) -> jax.Array:
+    """The kernel of :func:`look` alone."""
+    return look(shape, params, X, n)[0]
 
 
 def frobenius(A: jax.Array) -> jax.Array:
@@ -151,16 +166,14 @@ def frobenius(A: jax.Array) -> jax.Array:
     return jnp.sqrt(jnp.sum(A * A))
 
 
-def operator_norm(A: Any, iterations: int = 60) -> float:
-    """Largest singular value by power iteration on ``A^T A``."""
-    v = np.cos(np.arange(A.shape[1], dtype=A.dtype) * 1.7 + 0.3)
-    for _ in range(iterations):
-        w = A.T @ (A @ v)
-        size = np.linalg.norm(w)
-        if not np.isfinite(size) or size == 0:
-            return float(size)
-        v = w / size
-    return float(np.linalg.norm(A @ v))
+def operator_norm(A: Any) -> float:
+    """Largest singular value, to a thousandth."""
+    if not np.isfinite(A).all() or min(A.shape) == 1 or not A.any():
+        return float(np.linalg.norm(A))
+    from scipy.sparse.linalg import svds
+
+    start = np.cos(np.arange(min(A.shape), dtype=A.dtype))  # any fixed vector: the same result in each run
+    return float(svds(A, k=1, tol=1e-3, v0=start, return_singular_vectors=False)[0])
 
 
 def _slope(f: jax.Array, y: jax.Array, rule: Rule) -> jax.Array:
@@ -168,40 +181,20 @@ def _slope(f: jax.Array, y: jax.Array, rule: Rule) -> jax.Array:
     return jnp.where(rule.logistic > 0.5, -y * jax.nn.sigmoid(-y * f), f - y)
 
 
-def _measure(shape: Shape, n: int, X: jax.Array, start: Params, K0: jax.Array, read):
-    """Function ``(params, delta, f_linear) -> (Record, K)``: what is written down at a checkpoint."""
-    z0 = forward(shape, start, X[:n])[1][:-1]
-
-    def measure(params, delta, f_linear):
-        K = kernel(shape, params, X[:n])
-        z = forward(shape, params, X)[1]
-        hidden = [a[:n] for a in z[:-1]]
-        record = Record(
-            f=read(z[-1][:, 0]),
-            f_linear=f_linear,
-            drift=frobenius(K - K0[:n]) / frobenius(K0[:n]),
-            lambda_max=jnp.linalg.eigvalsh(jnp.where(jnp.isfinite(K), K, 0.0))[-1],
-            change=jnp.stack([frobenius(W) for W, _ in delta]),
-            features=jnp.stack([frobenius(a - b) / frobenius(b) for a, b in zip(hidden, z0, strict=True)]),
-        )
-        return record, K
-
-    return measure
-
-
 def _train(
-    shape: Shape, n: int, start: Params, X: jax.Array, y: jax.Array, lengths: jax.Array, rule: Rule
-) -> tuple[Trained, Params]:
-    f0 = output(shape, start, X)
-    K0 = kernel(shape, start, X, n)
-    top = jnp.linalg.eigvalsh(K0[:n])[-1]
-    eta = jnp.where(rule.fixed > 0, rule.fixed, rule.rate / (rule.alpha**2 * top))
-    shrink = jnp.where(rule.fixed > 0, rule.decay, rule.rate * rule.decay)
+    shape: Shape, n: int, start: Params, f0: jax.Array, K0: jax.Array, X: jax.Array, y: jax.Array, lengths, rule: Rule,
+    eta: jax.Array, shrink: jax.Array,
+) -> tuple[Record, Params]:  # fmt: skip
+    z0 = forward(shape, start, X[:n])[1][:-1]
 
     def read(f):
         return rule.alpha * (f - rule.centre * f0[: f.shape[0]])
 
-    measure = _measure(shape, n, X, start, K0, read)
+    def measure(params, delta, f_linear):
+        K, f, z = look(shape, params, X, n)
+        change = jnp.stack([frobenius(W) for W, _ in delta])
+        features = jnp.stack([frobenius(a[:n] - b) / frobenius(b) for a, b in zip(z, z0, strict=True)])
+        return Record(read(f), f_linear, K[:n], change, features)
 
     def step(_, carry):
         # The change since the start is carried by itself: added to weights of size 1 it would drown in
@@ -210,45 +203,54 @@ def _train(
         f, pull = jax.vjp(lambda p: output(shape, p, X[:n]), params)
         (grads,) = pull(rule.alpha * _slope(read(f), y, rule))
         delta = jax.tree.map(
-            lambda c, g, p0: c - eta * g - shrink * (c + (1.0 - rule.anchor) * p0), delta, grads, start
+            lambda c, g, p: c - eta * g - shrink * (rule.anchor * c + (1.0 - rule.anchor) * p), delta, grads, params
         )
         f_linear = f_linear - eta * rule.alpha**2 * (K0 @ _slope(f_linear[:n], y, rule))
         return jax.tree.map(jnp.add, start, delta), delta, f_linear
 
-    def segment(carry, length):
-        state = jax.lax.fori_loop(0, length, step, carry[0])
-        record, K = measure(*state)
-        return (state, K), record
+    def segment(state, length):
+        state = jax.lax.fori_loop(0, length, step, state)
+        return state, measure(*state)
 
-    zero = jax.tree.map(jnp.zeros_like, start)
-    ((_, delta, _), KT), record = jax.lax.scan(segment, ((start, zero, read(f0)), K0[:n]), lengths)
-    size = jnp.stack([frobenius(W) for W, _ in start])
-    return Trained(record=record, size=size, learning_rate=eta, f0=f0, K0=K0, KT=KT), delta
+    (_, delta, _), record = jax.lax.scan(segment, (start, jax.tree.map(jnp.zeros_like, start), read(f0)), lengths)
+    return record, delta
 
 
 @lru_cache(maxsize=64)
 def trainer(shape: Shape, n: int):
-    """Compiled ``(params, X, y, lengths, rule) -> (Trained, change of params)``: full-batch gradient descent.
+    """Compiled ``(params, f0, K0, X, y, lengths, rule, eta, shrink) -> (Record, change of params)``: full-batch
+    gradient descent.
 
-    X (P, d): the first ``n`` rows are trained on.  ``lengths`` (T,) are the numbers of steps between
-    checkpoints (the first may be 0).  Networks are trained one after the other: a batch of small matrix
-    products is slower.
+    X (P, d): the first ``n`` rows are trained on; f0 (P,) and K0 (P, n) are those of the parameters given.
+    ``lengths`` (T,) are the numbers of steps between checkpoints; ``shrink`` is ``eta gamma``.  Networks are
+    trained one after the other: a batch of small matrix products is slower.
     """
     return jax.jit(partial(_train, shape, n))
 
 
 def train(shape: Shape, n: int, seed: int, X, y, lengths, rule: Rule, *, operators: bool = False) -> Trained:
-    """Train the network of one seed; arrays come back as float64 NumPy."""
-    scalars = Rule(*(np.float32(v) for v in rule))
-    start = draw(shape, seed)
-    out, delta = trainer(shape, n)(start, np.float32(X), np.float32(y), np.asarray(lengths, np.int32), scalars)
-    out = jax.tree.map(lambda a: np.asarray(a, np.float64), out)
-    if operators:
-        out = out._replace(
-            change_operator=np.array([operator_norm(np.asarray(W)) for W, _ in delta]),
-            size_operator=np.array([operator_norm(W) for W, _ in start]),
-        )
-    return out
+    """Train the network of one seed; arrays come back as float64 NumPy.
+
+    ``lengths`` are the numbers of steps between checkpoints, the first of them 0.
+    """
+    start, X = draw(shape, seed), np.float32(X)
+    begin = _starter(shape)(start, X)
+    K0 = np.asarray(begin.ntk)[:, :n]
+    top = float(np.linalg.eigvalsh(K0[:n].astype(np.float64))[-1])
+    eta = rule.fixed if rule.fixed > 0 else rule.rate / (rule.alpha**2 * top)
+    shrink = rule.decay if rule.fixed > 0 else rule.rate * rule.decay
+    scalars = Rule(*(np.float32(v) for v in rule)), np.float32(eta), np.float32(shrink)
+    record, delta = trainer(shape, n)(start, begin.f, K0, X, np.float32(y), np.asarray(lengths, np.int32), *scalars)
+    record = jax.tree.map(lambda a: np.asarray(a, np.float64), record)
+    return Trained(
+        record=record,
+        size=np.array([np.linalg.norm(W) for W, _ in start], np.float64),
+        learning_rate=np.float64(scalars[1]),
+        f0=np.asarray(begin.f, np.float64),
+        K0=K0.astype(np.float64),
+        change_operator=np.array([operator_norm(np.asarray(W)) for W, _ in delta]) if operators else None,
+        size_operator=np.array([operator_norm(W) for W, _ in start]) if operators else None,
+    )
 
 
 @lru_cache(maxsize=64)

@@ -35,6 +35,6 @@ def limit_kernels(shape: Shape, X1: np.ndarray, X2: np.ndarray | None = None) ->
     """NNGP and NTK Gram matrices ``(n1, n2)`` of the network at infinite width, float64."""
     from widelimit.gram import gram
 
-    # The width has no part in the limit: one kernel for all widths.
-    both = gram(_kernels(shape._replace(width=4, outputs=1)), np.asarray(X1, np.float64), X2)
+    # Width and input dimension have no part in the kernel function: one for all of them.
+    both = gram(_kernels(shape._replace(d=1, width=4, outputs=1)), np.asarray(X1, np.float64), X2)
     return np.asarray(both.nngp, np.float64), np.asarray(both.ntk, np.float64)

@@ -55,7 +55,8 @@ def draw(figure: Mapping[str, Any], *, narrow: bool = False) -> Figure:
         _colour_bars(canvas, images, spare)
         _legends(canvas, lines, columns)
         canvas.draw_without_rendering()  # settles the layout while the house style is in force
-        canvas.set_layout_engine("none")
+        # None, not "none": a placeholder engine would have each file drawn twice.
+        canvas.set_layout_engine(None)
     return canvas
 
 
@@ -72,8 +73,7 @@ def _legends(canvas: Figure, lines: Sequence[tuple[Axes, Mapping[str, Any]]], co
     if len(needed) == 1 and len(needed[0][0]) > 1:
         more = ROW * legend_of_all(canvas, needed[0][1]) + 0.08
     else:
-        for axes, entries in needed:
-            move_below(axes[0], entries)
+        move_below(canvas, [(axes[0], entries) for axes, entries in needed])
         rows = [rows_below(axis) for axis in canvas.axes]
         grid = [max(rows[i : i + columns]) for i in range(0, len(rows), columns)]
         more = sum(ROW * r + 0.08 for r in grid if r)

@@ -72,19 +72,21 @@ def inside(axis: Axes, entries: Entries) -> Legend:
     )  # fmt: skip
 
 
-def move_below(axis: Axes, entries: Entries) -> None:
-    """Put the panel's legend under its axis label if it stands on data; the canvas must have been laid out."""
-    legend = inside(axis, entries)
-    figure = axis.get_figure()
-    assert isinstance(figure, Figure)
+def move_below(figure: Figure, legends: Sequence[tuple[Axes, Entries]]) -> None:
+    """Put each panel's legend in the panel, or under its axis label where it would stand on data."""
+    standing = [(axis, entries, inside(axis, entries)) for axis, entries in legends]
     figure.draw_without_rendering()
-    if not _covers_data(axis, legend.get_window_extent().padded(1.0)):
-        return
-    legend.remove()
+    for axis, entries, legend in standing:
+        if _covers_data(axis, legend.get_window_extent().padded(1.0)):
+            legend.remove()
+            _beneath(figure, axis, entries)
+
+
+def _beneath(figure: Figure, axis: Axes, entries: Entries) -> None:
     columns = _columns(entries, axis.get_window_extent().width / figure.dpi)
-    beneath = axis.transAxes + ScaledTranslation(0, -0.44, figure.dpi_scale_trans)
+    place = axis.transAxes + ScaledTranslation(0, -0.44, figure.dpi_scale_trans)
     axis.legend(
-        list(entries.values()), list(entries), loc="upper left", bbox_to_anchor=(0.0, 0.0), bbox_transform=beneath,
+        list(entries.values()), list(entries), loc="upper left", bbox_to_anchor=(0.0, 0.0), bbox_transform=place,
         frameon=False, borderaxespad=0.0, borderpad=0.0, ncols=columns, **_LOOK,
     )  # fmt: skip
     axis.set_label(f"{-(-len(entries) // columns)} rows below")

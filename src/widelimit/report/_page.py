@@ -9,7 +9,6 @@ from typing import Any
 
 import jinja2
 from markupsafe import Markup
-from matplotlib.figure import Figure
 
 from widelimit.report import _words
 from widelimit.report._figure import draw
@@ -37,15 +36,12 @@ def _page(results: Mapping[str, Any], told: Told | None, files: pathlib.Path | N
         if told:
             told(name, i, len(results["figures"]))
         wide = draw(figure)
+        svg = figure_svg(wide, salt=name)
         if files is not None:
-            save_figure(wide, files, name)
-        figures.append(
-            {
-                **figure,
-                "wide": _inline(figure, wide, "w"),
-                "narrow": _inline(figure, draw(figure, narrow=True), "n"),
-            }
-        )
+            (files / f"{name}.svg").write_text(svg, encoding="utf-8")
+            save_figure(wide, files, name, ("pdf",))
+        narrow = figure_svg(draw(figure, narrow=True), salt=f"{name}n")
+        figures.append({**figure, "wide": _inline(figure, svg, "w"), "narrow": _inline(figure, narrow, "n")})
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent / "templates"),
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
@@ -63,10 +59,9 @@ def _page(results: Mapping[str, Any], told: Told | None, files: pathlib.Path | N
     )  # fmt: skip
 
 
-def _inline(figure: Mapping[str, Any], drawn: Figure, suffix: str) -> str:
-    name = f"{figure['id']}{suffix}"
+def _inline(figure: Mapping[str, Any], svg: str, suffix: str) -> str:
     description = f"{figure['title']}. {figure['see']}"
-    return inline_svg(figure_svg(drawn, salt=name), prefix=name, description=description)
+    return inline_svg(svg, prefix=f"{figure['id']}{suffix}", description=description)
 
 
 def save_figures(results: Mapping[str, Any], directory: str | os.PathLike[str]) -> list[pathlib.Path]:

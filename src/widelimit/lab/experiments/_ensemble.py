@@ -41,7 +41,7 @@ def run(context: Context) -> dict[str, Any]:
         good = np.isfinite(outputs).all((1, 2)) & (np.abs(outputs[:, -1, :n] - task.y).max(1) < 10.0)
         # The same initial outputs under the infinite kernel have the closed form as their exact mean: the
         # mean of the difference is the bias, with much less scatter than the outputs themselves.
-        paired = np.array([_linear_end(K, task.y, eta, times[-1], f0) for f0 in starts])
+        paired = _linear_end(K, task.y, eta, times[-1], starts)
         return outputs[good], (outputs[:, -1] - paired)[good], int((~good).sum())
 
     cells = context.map(one_width, plan)
@@ -63,8 +63,10 @@ def run(context: Context) -> dict[str, Any]:
 
 
 def _linear_end(K: np.ndarray, y: np.ndarray, eta: float, steps: int, f0: np.ndarray) -> np.ndarray:
+    """Outputs (networks, P) of the infinite kernel from the initial outputs f0 (networks, P)."""
     n = len(y)
-    return np.asarray(dynamics.steps(K[:n], y, learning_rate=eta, f0=f0[:n])(steps, K, f0))
+    Y = np.repeat(y[:, None], len(f0), axis=1)
+    return np.asarray(dynamics.steps(K[:n], Y, learning_rate=eta, f0=f0.T[:n])(steps, K, f0.T)).T
 
 
 def _scores(differences: np.ndarray) -> np.ndarray:

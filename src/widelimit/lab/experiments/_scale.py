@@ -36,7 +36,7 @@ def run(context: Context) -> dict[str, Any]:
         out["drift"].append([r.record.drift[-1] for r in runs])
         out["test_loss"].append([np.mean((f[task.test] - task.y_test) ** 2) for f in last])
         out["train_loss"].append([np.mean((f[: task.n] - task.y) ** 2) for f in last])
-        out["alignment"].append([alignment(r.KT, task.y) for r in runs])
+        out["alignment"].append([alignment(r.record.K[-1], task.y) for r in runs])
         out["alignment_start"].append([alignment(r.K0[: task.n], task.y) for r in runs])
         out["linear_gap"].append(gap)
         context.tick(k + 1, len(ALPHAS))

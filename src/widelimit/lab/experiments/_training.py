@@ -96,7 +96,7 @@ def _one_width(context: Context, width: int, times: np.ndarray, limit: np.ndarra
         "f_closed": _closed(y, first.K0, first, times)[:, seen],
         "f_limit": far[0][:, seen],
         "K0": first.K0[:n],
-        "KT": first.KT,
+        "KT": first.record.K[-1],
         "learning_rate": first.learning_rate,
     }
 

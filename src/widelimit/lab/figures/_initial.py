@@ -76,7 +76,7 @@ def _heat_maps(results: Results):
     changes = [np.array(trained[k]["KT"], np.float64) - np.array(trained[k]["K0"], np.float64)[:n] for k in chosen]
     most = max(float(np.max(np.abs(c), where=np.isfinite(c), initial=1e-300)) for c in changes)
     for k, change in zip(chosen, changes, strict=True):
-        panels.append(image(f"K_T − K_0, N = {widths[k]}", change, limits=(-most, most), colour="diverging"))
+        panels.append(image(f"K_t − K_0, N = {widths[k]}", change, limits=(-most, most), colour="diverging"))
     panels[-1]["colourbar"] = "change"
     numbers = [
         note(f"largest change at N = {widths[k]}", f"{np.abs(c).max():.3g}")

@@ -58,7 +58,7 @@ def _scale(results: Results):
     first = [drift]
     if drift["x"]:
         first.append(guide("α^-1", alphas, -1.0, (drift["x"][-1], drift["y"][-1])))
-    losses = [points("held-out", alphas, r["test_loss"], 1)]
+    losses = [points("", alphas, r["test_loss"], 1)]
     trained, start = (np.array(r[k], np.float64) for k in ("alignment", "alignment_start"))
     second = [
         series("after training", alphas, trained.mean(1), "points", group=0),
@@ -67,7 +67,7 @@ def _scale(results: Results):
     upper = [k for k, a in enumerate(alphas) if a >= 4]
     large = [alphas[k] for k in upper], [r["drift"][k] for k in upper]
     return [
-        lines("drift of the kernel", "output scale α", "‖K_T − K_0‖/‖K_0‖", first, ("log", "log")),
+        lines("drift of the kernel", "output scale α", "‖K_t − K_0‖/‖K_0‖", first, ("log", "log")),
         lines("loss on held-out points", "output scale α", "mean (f − y)²", losses, ("log", "linear")),
         lines("alignment of K with y yᵀ", "output scale α", "cosine", second, ("log", "linear")),
     ], [slope_note("slope of the drift for α ≥ 4", *large)]
@@ -93,7 +93,7 @@ def _catapult(results: Results):
         "final drift (blank: diverged)", drift, xlabel="width N", ylabel="η·λmax", scale="log",
         limits=(float(finite.min()), float(min(finite.max(), 10.0))) if finite.size else None,
         xticks=[(k, str(w)) for k, w in enumerate(r["widths"])],
-        yticks=[(k, f"{eta:g}") for k, eta in enumerate(r["etas"])], colourbar="‖K_T − K_0‖/‖K_0‖",
+        yticks=[(k, f"{eta:g}") for k, eta in enumerate(r["etas"])], colourbar="‖K_t − K_0‖/‖K_0‖",
     )  # fmt: skip
     numbers = []
     for row in r["rows"]:

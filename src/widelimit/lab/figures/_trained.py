@@ -146,7 +146,9 @@ def _modes(results: Results):
         content.append(series(f"λ = {values[mode]:.3g}", times[seen], size[seen], "points", group=k))
         content.append(series("", fine[shown], line[shown], "line", group=k))
     rates = np.array([_rate(times, c, eta) for c in residual.T])
-    good = np.isfinite(rates) & (rates > 0)
+    # A mode that starts with next to nothing shows what others leak into it as the kernel drifts, not its own decay.
+    carried = np.abs(residual[0]) >= 0.1 * np.abs(residual[0]).max()
+    good = np.isfinite(rates) & (rates > 0) & carried
     compared = [
         series("network", values[good], rates[good], "points", group=0),
         series("rate = λ", [values[-1], values[0]], [values[-1], values[0]], "guide"),
@@ -154,7 +156,12 @@ def _modes(results: Results):
     numbers = []
     if good.any():
         error = np.abs(rates[good] / values[good] - 1)
-        numbers.append(note("|rate/λ − 1|, median over modes", f"{np.median(error):.2g} (largest {error.max():.2g})"))
+        numbers.append(
+            note(
+                f"|rate/λ − 1|, median of the {good.sum()} modes with a tenth of the largest residual or more",
+                f"{np.median(error):.2g} (largest {error.max():.2g})",
+            )
+        )
     title = f"residual along eigenvectors of K̂₀, N = {r['width']}"
     return [
         lines(title, "steps t", "|u_iᵀ(y − f_t)|", content, ("linear", "log")),
@@ -193,7 +200,7 @@ F9 = FigureSpec(
 )  # fmt: skip
 F13 = FigureSpec(
     "F13", "Each eigenvector is learned at its own rate",
-    "On a logarithmic axis the points of every mode follow a straight line whose steepness is its "
+    "On a logarithmic axis the points of each mode follow a straight line whose steepness is its "
     "eigenvalue.",
     ("training",), ("9",), _modes,
 )  # fmt: skip
