@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -80,7 +82,11 @@ def _drop_wide(array, equation, i):
         return array
     wide = equation.wide_out()
     axes = tuple(a for a, w in enumerate(wide) if w)
-    return jnp.squeeze(array, axis=axes) if axes and jnp.ndim(array) == len(wide) else array
+    if not axes or jnp.ndim(array) != len(wide):
+        return array
+    # at once: a number that came to be traced would no longer tell which function it is part of
+    with contextlib.nullcontext() if is_traced(array) else jax.ensure_compile_time_eval():
+        return jnp.squeeze(array, axis=axes)
 
 
 def fields_of(equation, values):

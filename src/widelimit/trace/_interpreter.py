@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable
 from typing import Any
@@ -163,10 +164,13 @@ class Interpreter:
 
     def cast(self, value):
         """Floating-point arrays in the working precision; numbers stay Python numbers, exact until they are used."""
+        if isinstance(value, float):
+            return float(value)  # JAX's literals are floats with a dtype
         if isinstance(value, np.ndarray | np.generic) and np.ndim(value) == 0 and value.dtype.kind in "fiub":
             return value.item()
         if hasattr(value, "dtype") and not _is_key(value) and jnp.issubdtype(value.dtype, jnp.floating):
-            return jnp.asarray(value).astype(self.dtype)
+            with contextlib.nullcontext() if is_traced(value) else jax.ensure_compile_time_eval():
+                return jnp.asarray(value).astype(self.dtype)
         return value
 
     def noise(self, key, keep, shape, n) -> Noise | None:
