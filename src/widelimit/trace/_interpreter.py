@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core as jex_core
 
-from widelimit._precision import is_traced
+from widelimit._precision import at_once, is_traced
 from widelimit.fields import Covariance, Noise, UnknownLimitError
 from widelimit.trace._values import Det, Field, Weight
 
@@ -169,7 +168,7 @@ class Interpreter:
         if isinstance(value, np.ndarray | np.generic) and np.ndim(value) == 0 and value.dtype.kind in "fiub":
             return value.item()
         if hasattr(value, "dtype") and not _is_key(value) and jnp.issubdtype(value.dtype, jnp.floating):
-            with contextlib.nullcontext() if is_traced(value) else jax.ensure_compile_time_eval():
+            with at_once(value):
                 return jnp.asarray(value).astype(self.dtype)
         return value
 
