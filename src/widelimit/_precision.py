@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import jax
 import jax.core
 
-__all__ = ["enable_x64", "is_traced"]
+__all__ = ["at_once", "enable_x64", "is_traced"]
 
 
 def enable_x64(enabled: bool = True) -> AbstractContextManager[None]:
@@ -26,3 +26,11 @@ def enable_x64(enabled: bool = True) -> AbstractContextManager[None]:
 def is_traced(x: Any) -> bool:
     """Whether x stands for a value that is not known yet (inside `jit`, `grad`, `vmap`, ...)."""
     return isinstance(x, jax.core.Tracer)
+
+
+def at_once(*values: Any) -> AbstractContextManager[None]:
+    """Compute in a `with` block now, also while JAX traces, where all the values are known.
+
+    A number that came to be traced would no longer tell which function it is part of, and hide its closed form.
+    """
+    return nullcontext() if any(map(is_traced, values)) else jax.ensure_compile_time_eval()

@@ -133,7 +133,7 @@ def _rectified(n, k, v1, v2, m, p):
 
 @_rectified.defjvp
 def _rectified_jvp(n, primals, tangents):
-    k, v1, v2, _, _ = primals
+    k, v1, v2, _m, _p = primals
     dk, dv1, dv2, _, _ = tangents
     value = _rectified(n, *primals)
     if n == 0:

@@ -7,7 +7,7 @@ import functools
 import jax.numpy as jnp
 from jax import lax
 
-from widelimit._precision import is_traced
+from widelimit._precision import at_once, is_traced
 from widelimit.fields._expression import Apply, Derivative, Literal, Parameter, Variable
 from widelimit.fields._node import Const, Ew, Joint, Node, Prod, Sum
 
@@ -24,7 +24,8 @@ def constant_expression(array):
     if is_number(array):
         return Literal(array if isinstance(array, float | int | bool) else array.item())
     if array.size == 1 and array.ndim:
-        return constant_expression(array.reshape(()))
+        with at_once(array):
+            return constant_expression(array.reshape(()))
     return Parameter(array)
 
 

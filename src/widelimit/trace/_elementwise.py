@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from widelimit._precision import is_traced
+from widelimit._precision import at_once, is_traced
 from widelimit.fields import Apply, Axes, Const, Ew, Frozen, Literal, Node, Sum, is_number
 from widelimit.trace._interpreter import RULES, rule
 from widelimit.trace._merging import function_of, multiply_nodes
@@ -84,8 +82,8 @@ def _drop_wide(array, equation, i):
     axes = tuple(a for a, w in enumerate(wide) if w)
     if not axes or jnp.ndim(array) != len(wide):
         return array
-    with contextlib.nullcontext() if is_traced(array) else jax.ensure_compile_time_eval():
-        return jnp.squeeze(array, axis=axes)  # a known number stays known (a mean of 0, above all)
+    with at_once(array):
+        return jnp.squeeze(array, axis=axes)
 
 
 def fields_of(equation, values):
@@ -116,7 +114,8 @@ def _blocks(equation, values, function):
     for i, v in enumerate(values):
         if isinstance(v, Det):
             array = _drop_wide(v.array, equation, i)
-            constants[i] = Const(jnp.asarray(array)) if jnp.ndim(array) else _Scalar(array, shape)
+            with at_once(array):
+                constants[i] = Const(jnp.asarray(array)) if jnp.ndim(array) else _Scalar(array, shape)
     out = []
     for nodes, n in aligned(fields):
         queue = iter(nodes)
@@ -138,7 +137,8 @@ class _Scalar(Const):
 
 def _as_node(node):
     if isinstance(node, _Scalar):
-        return Const(jnp.broadcast_to(jnp.asarray(node.number), node.shape))
+        with at_once(node.number):
+            return Const(jnp.broadcast_to(jnp.asarray(node.number), node.shape))
     return node
 
 
@@ -218,7 +218,9 @@ def _divide(interpreter, equation, values):
     if _all_det(values):
         return _deterministic(interpreter, equation, values)
     if isinstance(values[1], Det):
-        return _multiply(interpreter, equation, [values[0], Det(1 / values[1].array)])
+        with at_once(values[1].array):
+            factor = Det(1 / values[1].array)
+        return _multiply(interpreter, equation, [values[0], factor])
     return _function(interpreter, equation, values)
 
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core as jex_core
 
-from widelimit._precision import is_traced
+from widelimit._precision import at_once, is_traced
 from widelimit.fields import Covariance, Noise, UnknownLimitError
 from widelimit.trace._values import Det, Field, Weight
 
@@ -163,10 +163,13 @@ class Interpreter:
 
     def cast(self, value):
         """Floating-point arrays in the working precision; numbers stay Python numbers, exact until they are used."""
+        if isinstance(value, float):
+            return float(value)  # JAX's literals are floats with a dtype
         if isinstance(value, np.ndarray | np.generic) and np.ndim(value) == 0 and value.dtype.kind in "fiub":
             return value.item()
         if hasattr(value, "dtype") and not _is_key(value) and jnp.issubdtype(value.dtype, jnp.floating):
-            return jnp.asarray(value).astype(self.dtype)
+            with at_once(value):
+                return jnp.asarray(value).astype(self.dtype)
         return value
 
     def noise(self, key, keep, shape, n) -> Noise | None:

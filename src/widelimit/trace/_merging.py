@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from widelimit._precision import is_traced
@@ -68,7 +69,7 @@ def _affine_chain(node: Node):
         return []
     if any(jnp.size(a) != 1 or is_traced(a) for _, a in constants):
         return []
-    shift = sum(float(c) * float(jnp.reshape(a, ())) for c, a in constants)
+    shift = sum(float(c) * np.asarray(a, float).item() for c, a in constants)
     coefficient, child = varying[0]
     out = []
     for root, e in _chain(child) or []:

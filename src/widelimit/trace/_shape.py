@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
-from widelimit._precision import is_traced
+from widelimit._precision import at_once
 from widelimit.fields import Axes, Const, Linear, Sum
 from widelimit.trace._contraction import permuted, without_axis
 from widelimit.trace._interpreter import rule
@@ -278,7 +276,7 @@ def _reduce_sum(interpreter, equation, values):
     finite = sorted((a for a in axes if a != value.wide_axis), reverse=True)
     if value.wide_axis in axes:
         array = interpreter.field_mean(value)
-        with contextlib.nullcontext() if is_traced(array) else jax.ensure_compile_time_eval():
+        with at_once(array):
             array = jnp.broadcast_to(jnp.asarray(array, interpreter.dtype), value.shape)
             return Det(jnp.sum(array, axis=tuple(_finite_index(value, a) for a in finite)))
     for a in finite:
