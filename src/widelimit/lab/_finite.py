@@ -173,7 +173,8 @@ def operator_norm(A: Any) -> float:
     from scipy.sparse.linalg import svds
 
     start = np.cos(np.arange(min(A.shape), dtype=A.dtype))  # any fixed vector: the same result in each run
-    return float(svds(A, k=1, tol=1e-3, v0=start, return_singular_vectors=False)[0])
+    values: Any = svds(A, k=1, tol=1e-3, v0=start, return_singular_vectors=False)  # type: ignore[arg-type]
+    return float(values[0])
 
 
 def _slope(f: jax.Array, y: jax.Array, rule: Rule) -> jax.Array:
