@@ -68,7 +68,7 @@ SLOW = {"tanh", "softplus", "elu"}
 # powers of preactivations: the kernel of depth L is a polynomial of degree 2^L or 3^L, which blows up any rounding
 SHALLOW = {"rectified", "hermite"}
 # whose NNGP or NTK changes its sign inside the interval of angles (with a bias, at one angle or another)
-CROSSING = {"sign", "erf", "sin", "cos", "rbf", "polynomial", "hermite", "leaky", "gelu", "abrelu", "tanh", "elu"}
+CROSSING = {"sign", "rbf"}
 FLOOR = mpf("0.01")
 DEFAULT = ["relu", "leaky", "abs", "erf", "gelu", "sin"]
 BIASES = [0.0, 0.125]
