@@ -63,9 +63,9 @@ class Dual:
         """Whether m and p of the pair make `kernel` more accurate."""
         return self.kinked or self.carries_gap
 
-    def gap(self, pair: Pair):
+    def gap(self, pair: Pair) -> tuple[Any, Any] | None:
         """``(m', p') = s' -+ K`` of the image, ``s' = sqrt(E[phi(u)^2] E[phi(v)^2])``; None: not known exactly."""
-        return
+        return None
 
     def root(self, pair: Pair):
         """``sqrt(E[phi(u)^2]) - sqrt(E[phi(v)^2])``: the r of the image."""

@@ -197,5 +197,5 @@ def _nonlinearity_gap(cov, X, Y, tie):
     if k is None:
         return None
     pair = Pair(k, v1, v2) if edges is None else Pair(k, v1, v2, *edges)
-    image: tuple | None = first.gap(pair)
+    image = first.gap(pair)
     return None if image is None else (*image, first.root(pair))
