@@ -65,7 +65,7 @@ class Dual:
 
     def gap(self, pair: Pair) -> tuple[Any, Any] | None:
         """``(m', p') = s' -+ K`` of the image, ``s' = sqrt(E[phi(u)^2] E[phi(v)^2])``; None: not known exactly."""
-        return
+        return None
 
     def root(self, pair: Pair):
         """``sqrt(E[phi(u)^2]) - sqrt(E[phi(v)^2])``: the r of the image."""
