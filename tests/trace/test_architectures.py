@@ -30,11 +30,13 @@ def _tolerance(name: str) -> float:
     return {"hard_sign_2_nobias": 1e-8, "fc_rectified_monomial_3": 1e-9}.get(name, 1e-10)
 
 
+# the longest; others of their families are checked each time
+_SLOW = ("fc_relu_50", "hard_relu_2", "fc_gabor_1", "hard_abs_2_nobias", "fc_num_softplus_deg25", "hard_sign_2")
+
+
 def _parameters():
     # 50 layers take longer than all the others together
-    return [
-        pytest.param(e, id=e["name"], marks=[pytest.mark.slow] if e["name"] == "fc_relu_50" else []) for e in _cases()
-    ]
+    return [pytest.param(e, id=e["name"], marks=[pytest.mark.slow] if e["name"] in _SLOW else []) for e in _cases()]
 
 
 @pytest.mark.parametrize("case", _parameters())

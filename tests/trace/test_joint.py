@@ -39,7 +39,7 @@ PAIRS = {
 }
 
 
-_SLOW = ("where", "shifted", "deeper")
+_SLOW = ("sine of a sum", "where", "shifted", "deeper")
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n in _SLOW else ()) for n in PAIRS])

@@ -150,13 +150,21 @@ def _agrees(kernel, name, repeats=(0,), resolution=RESOLUTION):
     assert np.abs(z).max() < 4, f"exact\n{exact}\nmean\n{mean}\nin standard errors\n{z}"
 
 
-@pytest.mark.parametrize("name", PLAIN)
+# others of their kind are checked each time, all of them by the slow test
+_LONG = ("matrix in two branches", "relu with biases", "branches")
+
+
+def _quick(names):
+    return [n for n in names if n not in _LONG]
+
+
+@pytest.mark.parametrize("name", _quick(PLAIN))
 def test_plain_code(name):
     f, prior = PLAIN[name]
     _agrees(wl.limit(f, lambda n: prior(n, 1)).kernels, name)
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", _quick(MODULES))
 def test_modules(name):
     _agrees(wl.kernels(MODULES[name](64, 1)), name)
 

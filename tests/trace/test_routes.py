@@ -23,7 +23,7 @@ def _map(rule, specification):
     return jax.tree.map(rule, specification, is_leaf=lambda a: isinstance(a, wl.Normal))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if "scan" in n else ()) for n in NAMES])
 def test_tangent_program(name):
     f, prior = NETWORKS[name]
 

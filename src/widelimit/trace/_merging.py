@@ -21,6 +21,7 @@ from widelimit.fields import (
     combined,
     constant_expression,
     expanded,
+    has_parameters,
     is_number,
     substitute,
 )
@@ -116,7 +117,7 @@ def _merged(node: Node) -> Node:
     """``1 - phi(u)`` and the like as one function of u, so that products of them are not multiplied out."""
     if isinstance(node, Sum) and not node.gaussian:
         chain = _chain(node)
-        if chain:
+        if chain and not has_parameters(chain[0][1]):  # a function that depends on arrays would lose its closed form
             return Ew(chain[0][1], chain[0][0])
     return node
 
@@ -127,7 +128,8 @@ def multiply_nodes(a: Node, b: Node) -> Node:
         if isinstance(x, Const):
             return Sum([(x.array, y)])
     found = _common([a, b])
-    if found:
+    sums = any(isinstance(x, Sum) and not x.gaussian for x in (a, b))
+    if found and not (sums and any(map(has_parameters, found[0][1]))):  # those are multiplied out: closed forms stay
         root, (first, second) = found[0]
         return Ew(applied(lax.mul_p, first, second), root)
     a, b = _merged(a), _merged(b)
