@@ -1,7 +1,7 @@
 """Largest relative errors of the analytic kernels against multiple-precision arithmetic, in float32 and float64.
 
     uv run --extra test benchmarks/accuracy.py                      # the table: a few minutes
-    uv run --extra test benchmarks/accuracy.py --quick              # under a minute
+    uv run --extra test benchmarks/accuracy.py --quick              # some two minutes
     uv run --extra test benchmarks/accuracy.py --depths 1 3 --activations relu erf
     uv run --extra test benchmarks/accuracy.py --rival PYTHON       # Neural Tangents of that Python beside it
     uv run --extra test benchmarks/accuracy.py --derivatives        # gradients at x = x', x = -x', x = 0

@@ -33,7 +33,7 @@ def test_check_of_a_function():
 
 def test_check_finds_a_wrong_limit():
     limit = wl.limit(mlp, prior)
-    limit.mean_kernels = wl.limit(mlp, lambda n: prior(n) | {"v": wl.normal(n, 1.2, lr=0.0)}).kernels
+    limit._mean_kernels = wl.limit(mlp, lambda n: prior(n) | {"v": wl.normal(n, 1.2, lr=0.0)}).kernels
     found = limit.check(X, key=jax.random.key(1), widths=(512,), seeds=32)
     assert found.rows[0].ntk_z > 10
     assert found.rows[0].nngp_z < 4

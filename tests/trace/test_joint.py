@@ -78,6 +78,21 @@ def test_repeated_gates_are_averaged_as_one_function():
     assert max(check.rows[-1].ntk_z, check.rows[-1].nngp_z) < 4
 
 
+def test_channels_are_cut_and_joined():
+    """Half of the channels of a joint function, and half of a function of it: the mean of the two limits."""
+
+    def h(p, u, v):
+        return jnp.maximum(u, v)
+
+    def cut(p, u, v):
+        m = h(p, u, v)
+        return jnp.concatenate([m, jnp.tanh(m)])[m.size // 2 : 3 * (m.size // 2)]
+
+    whole, other = (wl.gram(_limit(g).kernels, X) for g in (h, lambda p, u, v: jnp.tanh(h(p, u, v))))
+    for a, b, c in zip(wl.gram(_limit(cut).kernels, X), whole, other, strict=True):
+        np.testing.assert_allclose(a, (b + c) / 2, rtol=1e-6)
+
+
 def test_bad_points():
     with pytest.raises(ValueError, match="points"):
         wl.limit(lambda p, x: x, _prior, points=0)

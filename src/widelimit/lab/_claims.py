@@ -47,7 +47,7 @@ CLAIMS: tuple[Claim, ...] = (
         "3", "4.1", "The NTK stays constant during training",
         "The NTK is constant during training.",
         "sup_t ‖K_t − K_0‖ / ‖K_0‖ → 0; proved at least as fast as N^-½, in truth as N^-1 for smooth activations. "
-        "Of ReLU neurons a share of N^-½ crosses the kink, more of them off than on: there the slope tends to -½.",
+        "For ReLU more slowly: measured on one hidden layer, from N^-0.8 at a width of 128 to N^-0.53 at 32768.",
         "N^-1", -1.0, "slope ≤ -0.7 over the upper widths",
         ("training",), ("F6", "F5"),
     ),

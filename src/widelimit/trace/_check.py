@@ -55,7 +55,7 @@ def check_limit(limit, x: Any, key: jax.Array, widths: Sequence[int], seeds: int
         if not isinstance(n, int | np.integer) or isinstance(n, bool) or n < 1:
             raise ValueError(f"check: widths must be positive integers, not {n!r}.")
     with enable_x64():
-        pairs = jax.vmap(jax.vmap(limit.mean_kernels, (None, 0)), (0, None))
+        pairs = jax.vmap(jax.vmap(limit._mean_kernels, (None, 0)), (0, None))
         exact = [np.asarray(a) for a in pairs(jnp.asarray(x), jnp.asarray(x))]
     rows = []
     for n, k in zip(widths, jax.random.split(key, len(widths)), strict=True):

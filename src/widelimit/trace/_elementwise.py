@@ -258,8 +258,7 @@ def _function(interpreter, equation, values):
     params = tuple(sorted((k, v) for k, v in equation.params.items() if _hashable(v)))
 
     def nonlinearity(nodes):
-        squared = equation.name == "square" or (equation.name == "integer_pow" and equation.params["y"] == 2)
-        if squared and isinstance(nodes[0], Sum) and not nodes[0].gaussian:
+        if equation.name == "square" or (equation.name == "integer_pow" and equation.params["y"] == 2):
             return multiply_nodes(nodes[0], nodes[0])
         node = function_of(equation.primitive, params, nodes)
         if node is None:

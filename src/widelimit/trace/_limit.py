@@ -107,7 +107,7 @@ class Limit:
         self.nngp = Kernel(self._at, ("nngp",), output)
         self.ntk = Kernel(self._at, ("ntk",), output)
         self.kernels = Kernel(self._at, ("nngp", "ntk"), output)
-        self.mean_kernels = Kernel(self._at, ("nngp", "ntk"))
+        self._mean_kernels = Kernel(self._at, ("nngp", "ntk"))
 
     def _at(self, shape) -> Program:
         return self._program

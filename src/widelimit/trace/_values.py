@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 from typing import Any
 
-from widelimit.fields import Axes, Const, Ew, Frozen, Linear, Mat, Node, Noise, Prior, Prod, Sum, Vec
+from widelimit.fields import Axes, Const, Ew, Frozen, Joint, Linear, Mat, Node, Noise, Prior, Prod, Sum, Vec
 
 __all__ = ["Det", "Field", "Weight", "aligned", "shifted"]
 
@@ -78,6 +78,8 @@ def shifted(node: Node, by: int) -> Node:
         return Prod([shifted(x, by) for x in node.factors])
     if isinstance(node, Ew):
         return Ew(node.expression, shifted(node.leaf, by))
+    if isinstance(node, Joint):
+        return Joint(node.expression, [shifted(u, by) for u in node.leaves])
     if isinstance(node, Axes):
         return Axes(shifted(node.child, by), node.source, node.shape)
     if isinstance(node, Linear):
