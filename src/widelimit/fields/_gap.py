@@ -147,7 +147,7 @@ def _weight_gap(cov, X, Y, tie):
             return None
         edges = edges if not X.contracted else _contracted_gap(cov, X, Y, inner, edges, nx)
     m, p, r = edges
-    factor = X.prior.variance * X.n
+    factor = X.prior.variance * float(X.n)
     new = tuple(range(X.kept, X.kept + len(X.free)))
     return tuple(jnp.expand_dims(v, new) for v in (factor * m, factor * p, jnp.sqrt(factor) * r))
 

@@ -99,7 +99,7 @@ def weight_rule(cov, kind, X, Y, tie):
     """
     if X.key != Y.key or X.offset != Y.offset:
         return None
-    overlap = min(X.rows + X.n, Y.rows + Y.n) - max(X.rows, Y.rows)
+    overlap = float(min(X.rows + X.n, Y.rows + Y.n) - max(X.rows, Y.rows))  # widths may exceed 32-bit integers
     if overlap <= 0:
         return None
     same_rows = X.rows == Y.rows

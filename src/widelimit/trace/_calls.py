@@ -9,15 +9,16 @@ from widelimit.trace._interpreter import Equation, rule
 from widelimit.trace._shape import _cut, _reshape, stacked
 from widelimit.trace._values import Det, Field
 
-__all__: list[str] = []
+__all__ = ["inner_program"]
 
 
-def _inner(params):
+def inner_program(params):
+    """(jaxpr, constants) that a primitive holds; None where it holds none."""
     for name in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
         if name in params:
             inner = params[name]
             return (inner.jaxpr, list(inner.consts)) if hasattr(inner, "consts") else (inner, [])
-    raise KeyError("no inner program")
+    return None
 
 
 @rule("jit", "pjit", "closed_call", "core_call", "remat", "checkpoint", "custom_jvp_call", "custom_vjp_call",
@@ -25,8 +26,8 @@ def _inner(params):
 def _inline(interpreter, equation, values):
     if equation.params.get("name") == "_bernoulli":
         return _bernoulli(interpreter, equation, values)
-    jaxpr, consts = _inner(equation.params)
-    jaxpr2, _ = _inner(equation.params2)
+    jaxpr, consts = inner_program(equation.params)  # type: ignore[misc]
+    jaxpr2, _ = inner_program(equation.params2)  # type: ignore[misc]
     consts = [Det(interpreter.cast(c)) for c in consts]
     return interpreter.run(jaxpr, jaxpr2, consts, values)
 

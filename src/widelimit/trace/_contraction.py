@@ -68,7 +68,7 @@ def _constants(interpreter, equation, a, b):
         params["dimension_numbers"],
         precision=params["precision"],
     )
-    return Det(out * count)
+    return Det(out * float(count))
 
 
 def _apply_weight(interpreter, equation, value, weight, position, contract_v, contract_w, *, weight_last):
@@ -205,6 +205,6 @@ def _moment(interpreter, equation, a, b, contract_a, contract_b, batch):
     for (x, y), n in aligned([a, b]):
         value = interpreter.covariance.K(x, y, (None,) * len(y.shape))
         if value is not None:
-            total = total + n * value
+            total = total + float(n) * value
     shape = a.shape + b.shape
     return Det(jnp.broadcast_to(jnp.asarray(total, interpreter.dtype), shape))

@@ -15,7 +15,7 @@ from widelimit._precision import at_once, is_traced
 from widelimit.fields import Covariance, Noise, UnknownLimitError
 from widelimit.trace._values import Det, Field, Weight
 
-__all__ = ["RULES", "Equation", "Interpreter", "rule"]
+__all__ = ["RULES", "Equation", "Interpreter", "paired_equation", "rule"]
 
 RULES: dict[str, Callable] = {}
 
@@ -61,6 +61,24 @@ class Equation:
         return UnknownLimitError(f"primitive `{self.name}`{place}: {why} {remedy}")
 
 
+def paired_equation(eqn, eqn2, in_shapes) -> Equation:
+    """One equation of a jaxpr beside the same equation at another width."""
+    if eqn.primitive.name != eqn2.primitive.name:
+        raise UnknownLimitError(
+            f"the program does `{eqn.primitive.name}` at one width and `{eqn2.primitive.name}` at another; its "
+            "limit cannot be read. Remedy: let the code not branch on the width."
+        )
+    return Equation(
+        eqn.primitive.name,
+        eqn.primitive,
+        eqn.params,
+        eqn2.params,
+        in_shapes,
+        [(tuple(a.aval.shape), tuple(b.aval.shape)) for a, b in zip(eqn.outvars, eqn2.outvars, strict=True)],
+        _source(eqn),
+    )
+
+
 class Interpreter:
     """Runs a pair of jaxprs on one input; `covariance` supplies the moments that become deterministic.
 
@@ -96,27 +114,11 @@ class Interpreter:
             )
         for eqn, eqn2 in zip(jaxpr.eqns, jaxpr2.eqns, strict=True):
             ins = [read(a, b) for a, b in zip(eqn.invars, eqn2.invars, strict=True)]
-            equation = self._equation(eqn, eqn2, [s for _, s in ins])
+            equation = paired_equation(eqn, eqn2, [s for _, s in ins])
             outs = self.apply(equation, [v for v, _ in ins])
             for var, var2, value in zip(eqn.outvars, eqn2.outvars, outs, strict=True):
                 write(var, var2, value)
         return [read(a, b)[0] for a, b in zip(jaxpr.outvars, jaxpr2.outvars, strict=True)]
-
-    def _equation(self, eqn, eqn2, in_shapes):
-        if eqn.primitive.name != eqn2.primitive.name:
-            raise UnknownLimitError(
-                f"the program does `{eqn.primitive.name}` at one width and `{eqn2.primitive.name}` at another; its "
-                "limit cannot be read. Remedy: let the code not branch on the width."
-            )
-        return Equation(
-            eqn.primitive.name,
-            eqn.primitive,
-            eqn.params,
-            eqn2.params,
-            in_shapes,
-            [(tuple(a.aval.shape), tuple(b.aval.shape)) for a, b in zip(eqn.outvars, eqn2.outvars, strict=True)],
-            _source(eqn),
-        )
 
     def apply(self, equation: Equation, values: list) -> list:
         """Outputs of one equation; constants are computed at once, so that numbers stay known while tracing."""
@@ -186,7 +188,7 @@ class Interpreter:
         for node, n in field.blocks:
             value = self.covariance.mean(node)
             if value is not None:
-                value = n * jnp.asarray(value, self.dtype)
+                value = float(n) * jnp.asarray(value, self.dtype)
                 total = value if total is None else total + value
         return np.zeros(field.shape) if total is None else total
 

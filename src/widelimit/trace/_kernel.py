@@ -14,6 +14,7 @@ import numpy as np
 from widelimit._precision import enable_x64
 from widelimit.fields import Covariance, UnknownLimitError
 from widelimit.trace import _calls, _contraction, _elementwise, _shape
+from widelimit.trace._growth import check_growth, growth_lines
 from widelimit.trace._interpreter import Interpreter
 from widelimit.trace._outputs import over_outputs
 from widelimit.trace._program import Program
@@ -31,7 +32,8 @@ class Kernels(NamedTuple):
     ntk: Any
 
 
-def _run(program: Program, closed, closed2, covariance, x, log=None) -> Field:
+def _run(program: Program, closed, closed2, covariance, x, log=None, kinds: tuple[str, ...] = ()) -> Field:
+    """The network's output as a field; the kernels in `kinds` must have a limit (`explain` tells, and refuses none)."""
     interpreter = Interpreter(covariance, x.dtype, log, program.fresh_noise)
     jaxpr, jaxpr2 = closed.jaxpr, closed2.jaxpr
     wide = [
@@ -43,6 +45,10 @@ def _run(program: Program, closed, closed2, covariance, x, log=None) -> Field:
     ]
     consts = [Det(interpreter.cast(c)) for c in closed.consts]
     outs = interpreter.run(jaxpr, jaxpr2, consts, [*weights, Det(x)])
+    if log is not None:
+        log.append(("growth", growth_lines(program, closed, closed2)))
+    elif kinds:
+        check_growth(program, closed, closed2, kinds)
     if len(outs) != 1:
         raise UnknownLimitError(f"the network must return one array, and returns {len(outs)}.")
     out = as_field(outs[0]) if isinstance(outs[0], Weight) else outs[0]
@@ -80,7 +86,7 @@ def _lines(jaxpr) -> int:
 
 def _evaluate(program, kinds, x1, x2, log, closed, closed2, output):
     covariance = Covariance(program.points)
-    first = _run(program, closed, closed2, covariance, x1, log)
+    first = _run(program, closed, closed2, covariance, x1, log, kinds)
     if x2 is None:
         second = first
     else:

@@ -76,7 +76,8 @@ def limit(
     points: of quasi-Monte Carlo, used only where a nonlinearity acts on several preactivations at once (a gate applied
     repeatedly, a nonlinearity after a residual sum); `Limit.explain` tells where, and its error.
     Raises TypeError for an f or prior that cannot be called or does not return `wl.normal`, ValueError for another lr
-    or output, or points that are not a positive integer.
+    or output, or points that are not a positive integer.  A kernel asked for raises UnknownLimitError where the output
+    or its NTK grows or vanishes with the width (no ``1/sqrt(fan_in)``; learning rates of 1 beside std ``1/sqrt(n)``).
     """
     checked_output("limit", output)
     if not callable(f):
@@ -156,7 +157,11 @@ def _explained(program: Program, log) -> list[str]:
         )
     lines.append("program (primitive -> result)")
     approximate: list[str] = []
+    growth: list[str] = []
     for entry in log:
+        if entry[0] == "growth":
+            growth = entry[1]
+            continue
         if entry[0] == "approximate":
             approximate = entry[1].lines()
             continue
@@ -171,4 +176,6 @@ def _explained(program: Program, log) -> list[str]:
     lines += [f"  {note}" for note in [*approximate, *program.notes]]
     if lines[-1] == "approximations":
         lines.append("  none: every expectation in closed form")
+    if growth:
+        lines += ["growth with the width", *(f"  {line}" for line in growth)]
     return lines

@@ -45,9 +45,9 @@ def _mean(covariance, kind, first, second):
     for (a, b), n in aligned([first, second]):
         value = covariance.pair(kind, a, b, tuple(range(len(a.shape))))
         if value is not None:
-            total = total + n * jnp.mean(jnp.broadcast_to(jnp.asarray(value), a.shape))
+            total = total + float(n) * jnp.mean(jnp.broadcast_to(jnp.asarray(value), a.shape))
         channels += n
-    return total / channels
+    return total / float(channels)
 
 
 def _full(covariance, kind, first, second, channels, finite):

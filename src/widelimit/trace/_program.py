@@ -16,20 +16,24 @@ from widelimit.trace._prior import Normal, prior_of_draw
 
 __all__ = ["Program", "program_of_builder", "program_of_function", "program_of_module"]
 
-_PRIMARY_WIDTH = 2**20
+# What vanishes as 1/width is then below rounding; nothing of this size is ever computed.
+_WIDTHS = (2**44, 2**43)
+_SMALL = 64
 
 
 class Program(NamedTuple):
-    """``apply(leaves, x)`` at two widths, shapes of the leaves at both, and their priors (leaf names for messages)."""
+    """``apply(leaves, x)`` at two widths; the leaves' shapes and priors at both, and names."""
 
     apply: Callable
     apply2: Callable
     shapes: list
     shapes2: list
     priors: list[Prior]
+    priors2: list[Prior]
     names: list[str]
     notes: list[str]
     points: int = DEFAULT_POINTS
+    written_width: bool = False  # a module's: learning rates stay as at the width that is written
     fresh_noise: bool = False  # masks of dropout are drawn anew for each input, whatever their key
 
     def trace(self, shape: tuple[int, ...]):
@@ -92,8 +96,7 @@ def program_of_module(net, shape) -> Program:
         leaves, structure = jax.tree.flatten(tree)
         shapes.append([tuple(leaf.shape) for leaf in leaves])
         trees.append(structure)
-    laws = prior_of_draw(closed[0], [key])
-    priors = [Prior(std**2, 1.0, mean) for mean, std, _ in laws]
+    priors, priors2 = ([Prior(std**2, 1.0, mean) for mean, std, _ in prior_of_draw(c, [key])] for c in closed)
 
     def apply(n, structure):
         def function(leaves, x):
@@ -108,35 +111,39 @@ def program_of_module(net, shape) -> Program:
         shapes[0],
         shapes[1],
         priors,
+        priors2,
         names[: len(priors)],
         [],
+        written_width=True,
         fresh_noise=True,
     )
 
 
-def program_of_function(f, prior: Callable[[int], Any], lr="own") -> Program:
-    """For ``f(params, x)`` with ``prior(n)`` a pytree of `normal` at width n."""
+def _checked_prior(prior, n: int):
     try:
-        trees = [prior(n) for n in (_PRIMARY_WIDTH, _PRIMARY_WIDTH // 2)]
+        tree = prior(n)
     except TypeError as error:
         raise TypeError(
             f"limit: prior(n) failed ({error}). It is a function of the width only: limit(f, prior)."
         ) from error
-    flat = []
-    for tree in trees:
-        leaves, structure = jax.tree.flatten(tree, is_leaf=lambda a: isinstance(a, Normal))
-        wrong = [a for a in leaves if not isinstance(a, Normal)]
-        if wrong or not leaves:
-            raise TypeError(
-                "prior must be a function of the width that returns a pytree of wl.normal(shape, std, lr)"
-                + (f"; it holds {type(wrong[0]).__name__}." if wrong else "; it is empty.")
-            )
-        flat.append((leaves, structure))
+    leaves, structure = jax.tree.flatten(tree, is_leaf=lambda a: isinstance(a, Normal))
+    wrong = [a for a in leaves if not isinstance(a, Normal)]
+    if wrong or not leaves:
+        raise TypeError(
+            "prior must be a function of the width that returns a pytree of wl.normal(shape, std, lr)"
+            + (f"; it holds {type(wrong[0]).__name__}." if wrong else "; it is empty.")
+        )
+    return leaves, structure
+
+
+def program_of_function(f, prior: Callable[[int], Any], lr="own") -> Program:
+    """For ``f(params, x)`` with ``prior(n)`` a pytree of `normal` at width n."""
+    flat = [_checked_prior(prior, n) for n in (_SMALL, *_WIDTHS)][1:]  # the small one first: arrays would be too large
     if flat[0][1] != flat[1][1]:
         raise ValueError("prior: the pytree must have the same structure at every width.")
-    priors = [leaf.prior() for leaf in flat[0][0]]
+    priors, priors2 = ([leaf.prior() for leaf in leaves] for leaves, _ in flat)
     if lr == "ntk":
-        priors = [p._replace(lr=p.variance) for p in priors]
+        priors, priors2 = ([p._replace(lr=p.variance) for p in ps] for ps in (priors, priors2))
 
     def apply(structure):
         return lambda leaves, x: f(jax.tree.unflatten(structure, leaves), x)
@@ -148,6 +155,7 @@ def program_of_function(f, prior: Callable[[int], Any], lr="own") -> Program:
         [leaf.shape for leaf in flat[0][0]],
         [leaf.shape for leaf in flat[1][0]],
         priors,
+        priors2,
         names,
         [],
     )
@@ -157,7 +165,7 @@ def program_of_builder(builder, lr="ntk") -> Program:
     """For ``builder(n, key)`` returning a callable pytree (an Equinox module, say) of width n."""
     key = jax.random.key(0)
     applies, shapes, laws, names = [], [], [], []
-    for n in (_PRIMARY_WIDTH, _PRIMARY_WIDTH // 2):
+    for n in _WIDTHS:
         held: dict = {}
 
         def draw(k, n=n, held=held):
@@ -172,7 +180,8 @@ def program_of_builder(builder, lr="ntk") -> Program:
             return [a for a, i in zip(leaves, is_array, strict=True) if i]
 
         try:
-            closed = jax.make_jaxpr(draw)(key)
+            with enable_x64():  # indices of so large arrays need 64 bits
+                closed = jax.make_jaxpr(draw)(key)
         except (TypeError, IndexError) as error:
             raise TypeError(
                 f"limit: builder(n, key) failed ({error}). A function f(params, x) needs its prior: limit(f, prior)."
@@ -180,8 +189,8 @@ def program_of_builder(builder, lr="ntk") -> Program:
         if not held["callable"]:
             raise TypeError("builder(n, key) must return a model that can be called on one example x.")
         shapes.append([tuple(v.aval.shape) for v in closed.jaxpr.outvars])
-        if not laws:
-            laws, names = prior_of_draw(closed, [key]), held["names"]
+        laws.append(prior_of_draw(closed, [key]))
+        names = held["names"]
 
         def apply(leaves, x, held=held):
             arrays, static = iter(leaves), iter(held["static"])
@@ -189,10 +198,10 @@ def program_of_builder(builder, lr="ntk") -> Program:
             return jax.tree.unflatten(held["structure"], merged)(x)
 
         applies.append(apply)
-    priors = [Prior(std**2, _learning_rate(lr, std), mean) for mean, std, _ in laws]
+    priors, priors2 = ([Prior(std**2, _learning_rate(lr, std), mean) for mean, std, _ in both] for both in laws)
     notes = [
         f"{name}: initialiser is not Gaussian; replaced by a Gaussian of the same variance (exact for wide inputs)"
-        for name, (_, _, gaussian) in zip(names, laws, strict=True)
+        for name, (_, _, gaussian) in zip(names, laws[0], strict=True)
         if not gaussian
     ]
-    return Program(applies[0], applies[1], shapes[0], shapes[1], priors, names, notes)
+    return Program(applies[0], applies[1], shapes[0], shapes[1], priors, priors2, names, notes)

@@ -270,7 +270,7 @@ def _reduce_sum(interpreter, equation, values):
         for a in axes:
             if wide[a]:
                 count *= equation.in_shapes[0][0][a]
-        return Det(jnp.sum(jnp.asarray(value.array), axis=tuple(axes)) * count)
+        return Det(jnp.sum(jnp.asarray(value.array), axis=tuple(axes)) * float(count))
     if isinstance(value, Weight):
         value = as_field(value)
     finite = sorted((a for a in axes if a != value.wide_axis), reverse=True)
