@@ -16,8 +16,8 @@ import jax.numpy as jnp
 
 from widelimit.duals import Pair
 from widelimit.fields._angle import vector_gap
-from widelimit.fields._expression import dual_of
-from widelimit.fields._node import Const, Ew, Mat, Node, Prod, Sum, Vec
+from widelimit.fields._expression import dual_of, has_parameters
+from widelimit.fields._node import Const, Ew, Joint, Mat, Node, Prod, Sum, Vec
 from widelimit.fields._placing import Tie, full_tie, inverse, place_x, place_y
 
 __all__ = ["gap"]
@@ -27,6 +27,7 @@ def gap(cov, X: Node, Y: Node, tie: Tie):
     """``(s - K, s + K, R)``, or None where no rule gives them exactly."""
     if X is Y and tie == full_tie(X):
         return _equal(jax.lax.stop_gradient(cov.variance(X)))
+    X, Y = _one_function(cov, X), _one_function(cov, Y)
     if isinstance(X, Sum) or isinstance(Y, Sum):
         out = _sum_gap(cov, X, Y, tie)
     elif isinstance(X, Mat) and isinstance(Y, Mat):
@@ -43,6 +44,16 @@ def gap(cov, X: Node, Y: Node, tie: Tie):
     else:
         out = None
     return None if out is None else jax.lax.stop_gradient(out)
+
+
+def _one_function(cov, X: Node) -> Node:
+    """``a phi(u) + b psi(u)`` as the one function of u that it is: its terms are not independent."""
+    if not isinstance(X, Sum) or X.gaussian:
+        return X
+    joint = cov.joint(X)
+    if not isinstance(joint, Joint) or len(joint.leaves) > 1 or has_parameters(joint.expression):
+        return X
+    return Ew(joint.expression, joint.leaves[0])
 
 
 def _equal(v):
