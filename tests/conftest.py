@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -14,10 +15,13 @@ REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Workers and the commands that tests start share what XLA has compiled, thousands of small programs."""
-    if hasattr(config, "workerinput") or "JAX_COMPILATION_CACHE_DIR" in os.environ:
+    """Workers and the commands that tests start share what Python and XLA have compiled, as a user's do."""
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
+    cache = getattr(config, "cache", None)  # absent with -p no:cacheprovider
+    if cache is None or hasattr(config, "workerinput") or "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(config.cache.mkdir("xla"))  # `pytest --cache-clear` empties it
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(cache.mkdir("xla"))  # `pytest --cache-clear` empties it
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 

@@ -108,3 +108,20 @@ def test_bad_input():
             wl.taylor(f, params, order)  # type: ignore[arg-type]
     twice = wl.empirical_ntk(f, params, lr=np.float32(2))(jnp.ones(4), jnp.ones(4))
     assert twice == 2 * wl.empirical_ntk(f, params)(jnp.ones(4), jnp.ones(4)) == 8
+
+
+def test_parameters_that_cannot_be_differentiated_or_do_not_fit():
+    def f(p, x):
+        return x @ p["W"]
+
+    whole = {"W": jnp.ones((4, 3), jnp.int32)}
+    for make in (wl.empirical_ntk, wl.taylor, wl.linearize):
+        with pytest.raises(TypeError, match=r"params\['W'\] holds int32"):
+            make(f, whole)
+        with pytest.raises(ValueError, match="holds no arrays"):
+            make(f, {})
+    line = wl.linearize(f, {"W": jnp.ones((4, 3))})
+    with pytest.raises(ValueError, match=r"theta\['W'\] has shape \(4, 2\), .* \(4, 3\)"):
+        line({"W": jnp.ones((4, 2))}, jnp.ones(4))
+    with pytest.raises(ValueError, match="another structure"):
+        line([jnp.ones((4, 3))], jnp.ones(4))

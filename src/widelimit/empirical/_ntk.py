@@ -30,6 +30,29 @@ def _weighted(tree, lr):
     return jax.tree.map(lambda a, r: r * a, tree, lr)
 
 
+def _check_params(where: str, params) -> None:
+    leaves = jax.tree_util.tree_flatten_with_path(params)[0]
+    if not leaves:
+        raise ValueError(f"{where}: params holds no arrays, so there is nothing to differentiate by.")
+    for path, leaf in leaves:
+        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+            raise TypeError(
+                f"{where}: params{jax.tree_util.keystr(path)} holds {jnp.result_type(leaf)}, not real floating-point "
+                "numbers. Remedy: convert it, or leave what is not trained out of params (close over it in f)."
+            )
+
+
+def _check_like(theta, params) -> None:
+    if jax.tree.structure(theta) != jax.tree.structure(params):
+        raise ValueError("the expansion is of parameters of another structure than theta; give theta as params was.")
+    for (path, a), b in zip(jax.tree_util.tree_flatten_with_path(theta)[0], jax.tree.leaves(params), strict=True):
+        if jnp.shape(a) != jnp.shape(b):
+            raise ValueError(
+                f"theta{jax.tree_util.keystr(path)} has shape {jnp.shape(a)}, and the parameters that the expansion is "
+                f"about have {jnp.shape(b)}."
+            )
+
+
 class EmpiricalKernel:
     """``k(x, x')`` of a finite network; made by `empirical_ntk`."""
 
@@ -74,10 +97,12 @@ def empirical_ntk(f: Callable, params: Any, *, output: Any = "mean", lr: Any = N
     number (comparable with `wl.ntk`), "sum" the trace, "diag" each output with itself (O,), "full" (O, O), or a
     function that maps the output to the scalar whose kernel is wanted.  lr: learning-rate factors, a number or a pytree
     like params; None: 1.  Use it with `wl.gram`.  Raises ValueError for an unknown output or an lr of another
-    structure, TypeError for an f that is no function.  Source: Jacot et al. 2018, section 4.
+    structure, TypeError for an f that is no function or params that are not floating-point.
+    Source: Jacot et al. 2018, section 4.
     """
     if not callable(f):
         raise TypeError(f"empirical_ntk: f must be a function f(params, x), not {type(f).__name__}.")
+    _check_params("empirical_ntk", params)
     if not callable(output) and output not in _OUTPUTS:
         raise ValueError(f"empirical_ntk: output must be one of {', '.join(_OUTPUTS)} or a function, not {output!r}.")
     if lr is not None and not _is_number(lr) and jax.tree.structure(lr) != jax.tree.structure(params):
@@ -98,14 +123,17 @@ def taylor(f: Callable, params: Any, order: int = 2) -> Callable:
     """Taylor expansion in the parameters about `params`.
 
     ``f_k(theta, x) = sum_(j <= k) 1/j! d^j/dt^j f(theta_0 + t (theta - theta_0), x) at t = 0``.
-    Returns a function ``(theta, x)``.  Raises ValueError for an order below 0 or that is not an integer.
+    Returns a function ``(theta, x)``.  Raises ValueError for an order below 0 or that is not an integer, TypeError for
+    params that are not floating-point; the function ValueError for a theta of another structure or shapes.
     """
     if not callable(f):
         raise TypeError(f"taylor: f must be a function f(params, x), not {type(f).__name__}.")
     if not isinstance(order, int) or isinstance(order, bool) or order < 0:
         raise ValueError(f"taylor: order must be an integer >= 0, not {order!r}.")
+    _check_params("taylor", params)
 
     def expansion(theta, *args, **kwargs):
+        _check_like(theta, params)
         direction = jax.tree.map(jnp.subtract, theta, params)
 
         def along(t):
