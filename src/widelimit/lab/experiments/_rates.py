@@ -53,4 +53,4 @@ def _one(context: Context, width: int, eta: float, times: np.ndarray) -> dict[st
     }
 
 
-EXPERIMENT = Experiment("rates", "Learning rates below and above 2/λmax", run, (20, 60, 1500))
+EXPERIMENT = Experiment("rates", "Learning rates below and above 2/λmax", run, (20, 80, 1500), revision=2)

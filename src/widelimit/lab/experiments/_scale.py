@@ -25,22 +25,25 @@ def run(context: Context) -> dict[str, Any]:
     task = context.task
     seen = slice(0, task.test.stop)
     seeds = max(4, context.settings.seeds_at(width) // 2)
-    out: dict[str, Any] = {"width": width, "alphas": list(ALPHAS)}
-    out |= {name: [] for name in ("drift", "test_loss", "train_loss", "alignment", "alignment_start", "linear_gap")}
-    for k, alpha in enumerate(ALPHAS):
+
+    def one(alpha: float) -> dict[str, Any]:
         # A low rate: below alpha = 1 the curvature grows while the network learns features.
         rule = Rule(alpha=alpha, centre=1.0, rate=0.25)
         runs = [context.train(width, context.seed("scale", i), times, rule) for i in range(seeds)]
         last = [r.record.f[-1] for r in runs]
-        gap = [np.sqrt(np.mean((r.record.f - r.record.f_linear)[:, seen] ** 2, axis=1)).max() for r in runs]
-        out["drift"].append([r.record.drift[-1] for r in runs])
-        out["test_loss"].append([np.mean((f[task.test] - task.y_test) ** 2) for f in last])
-        out["train_loss"].append([np.mean((f[: task.n] - task.y) ** 2) for f in last])
-        out["alignment"].append([alignment(r.record.K[-1], task.y) for r in runs])
-        out["alignment_start"].append([alignment(r.K0[: task.n], task.y) for r in runs])
-        out["linear_gap"].append(gap)
-        context.tick(k + 1, len(ALPHAS))
-    return out
+        return {
+            "drift": [r.record.drift[-1] for r in runs],
+            "test_loss": [np.mean((f[task.test] - task.y_test) ** 2) for f in last],
+            "train_loss": [np.mean((f[: task.n] - task.y) ** 2) for f in last],
+            "alignment": [alignment(r.record.K[-1], task.y) for r in runs],
+            "alignment_start": [alignment(r.K0[: task.n], task.y) for r in runs],
+            "linear_gap": [
+                np.sqrt(np.mean((r.record.f - r.record.f_linear)[:, seen] ** 2, axis=1)).max() for r in runs
+            ],
+        }
+
+    rows = context.map(one, ALPHAS)
+    return {"width": width, "alphas": list(ALPHAS)} | {name: [row[name] for row in rows] for name in rows[0]}
 
 
 EXPERIMENT = Experiment("scale", "Output scale from rich to lazy", run, (3, 8, 60))
