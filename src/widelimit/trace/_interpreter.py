@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core as jex_core
 
-from widelimit._precision import at_once, is_traced
+from widelimit._precision import at_once, enable_x64, is_traced
 from widelimit.fields import Covariance, Noise, UnknownLimitError
 from widelimit.trace._values import Det, Field, Weight
 
@@ -159,7 +160,9 @@ class Interpreter:
             "random_seed",
         ):
             arrays = [jnp.asarray(a) for a in arrays]
-        out = equation.primitive.bind(*arrays, **params)
+        # the program is traced with 64-bit types, and a seed is one of its integers
+        with enable_x64() if equation.name == "random_seed" else contextlib.nullcontext():
+            out = equation.primitive.bind(*arrays, **params)
         outs = out if equation.primitive.multiple_results else [out]
         return [Det(self.cast(o)) for o in outs]
 
