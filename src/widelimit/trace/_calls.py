@@ -9,7 +9,7 @@ from widelimit.trace._interpreter import Equation, rule
 from widelimit.trace._shape import _cut, _reshape, stacked
 from widelimit.trace._values import Det, Field
 
-__all__ = ["inner_program"]
+__all__ = ["inner_program", "loop_sizes"]
 
 
 def inner_program(params):
@@ -17,7 +17,7 @@ def inner_program(params):
     for name in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
         if name in params:
             inner = params[name]
-            return (inner.jaxpr, list(inner.consts)) if hasattr(inner, "consts") else (inner, [])
+            return getattr(inner, "jaxpr", inner), list(getattr(inner, "consts", []))
     return None
 
 
@@ -58,14 +58,23 @@ def _bernoulli(interpreter, equation, values):
     return [Field(((node, n),), axis)]
 
 
+def loop_sizes(params) -> tuple[int, int]:
+    """How many constants and carried values a `scan` has."""
+    if "num_carry" in params:
+        return params["num_consts"], params["num_carry"]
+    constants, carried, _ = (len(list(part)) for part in params["ft_in"].elts)  # since JAX 0.12
+    return constants, carried
+
+
 @rule("scan")
 def _scan(interpreter, equation, values):
     p, p2 = equation.params, equation.params2
-    constants, carried, length = p["num_consts"], p["num_carry"], p["length"]
+    (constants, carried), length = loop_sizes(p), p["length"]
     if length != p2["length"]:
         raise equation.refuse("the number of steps of the loop depends on the width.")
-    jaxpr, jaxpr2 = p["jaxpr"], p2["jaxpr"]
-    consts = [Det(interpreter.cast(c)) for c in jaxpr.consts]
+    jaxpr, consts = inner_program(p)  # type: ignore[misc]
+    jaxpr2, _ = inner_program(p2)  # type: ignore[misc]
+    consts = [Det(interpreter.cast(c)) for c in consts]
     fixed, carry, xs = (
         values[:constants],
         values[constants : constants + carried],
@@ -75,7 +84,7 @@ def _scan(interpreter, equation, values):
     steps = range(length - 1, -1, -1) if p["reverse"] else range(length)
     for t in steps:
         pieces = [_at(interpreter, equation, v, constants + carried + i, t) for i, v in enumerate(xs)]
-        outs = interpreter.run(jaxpr.jaxpr, jaxpr2.jaxpr, consts, [*fixed, *carry, *pieces])
+        outs = interpreter.run(jaxpr, jaxpr2, consts, [*fixed, *carry, *pieces])
         carry = outs[:carried]
         stacks.append(outs[carried:])
     if p["reverse"]:

@@ -18,7 +18,7 @@ from jax.extend import core as jex_core
 
 from widelimit._precision import is_traced
 from widelimit.fields import UnknownLimitError
-from widelimit.trace._calls import inner_program
+from widelimit.trace._calls import inner_program, loop_sizes
 from widelimit.trace._interpreter import Equation, paired_equation
 
 __all__ = ["check_growth", "growth_lines"]
@@ -273,14 +273,13 @@ def _function(equation, values) -> Growth:
 
 def _scan(equation, values) -> list[Growth]:
     """A loop: steps until nothing changes any more; what still grows after a few grows for ever."""
-    p = equation.params
-    constants, carried = p["num_consts"], p["num_carry"]
-    body, body2 = p["jaxpr"], equation.params2["jaxpr"]
-    consts = [_constant(a, b) for a, b in zip(body.consts, body2.consts, strict=True)]
+    constants, carried = loop_sizes(equation.params)
+    (body, own), (body2, own2) = inner_program(equation.params), inner_program(equation.params2)  # type: ignore[misc]
+    consts = [_constant(a, b) for a, b in zip(own, own2, strict=True)]
     fixed, carry, xs = values[:constants], values[constants : constants + carried], values[constants + carried :]
     outs: list[Any] = []
-    for _ in range(min(p["length"], 8)):
-        outs = _run(body.jaxpr, body2.jaxpr, consts, [*fixed, *carry, *xs])
+    for _ in range(min(equation.params["length"], 8)):
+        outs = _run(body, body2, consts, [*fixed, *carry, *xs])
         if [(c.size, c.slope) for c in outs[:carried]] == [(c.size, c.slope) for c in carry]:
             break
         carry = outs[:carried]
