@@ -46,6 +46,8 @@ def test_a_deep_gram_agrees_with_its_pairs(monkeypatch):
     net = nn.Sequential(*(m for _ in range(4) for m in (nn.Dense(8, b_std=0.1), nn.Relu())), nn.Dense(1))
     x = np.random.default_rng(1).normal(size=(70, 4))
     k = wl.kernels(net)
+    row = jnp.asarray(x[:3])
+    assert sum(map(_segments._weight, jax.make_jaxpr(jax.vmap(k))(row, row).jaxpr.eqns)) > _segments._LONGEST
     whole, corner = wl.gram(k, x), wl.gram(k, x[:9])
     for a, b in zip(whole, corner, strict=True):
         np.testing.assert_allclose(a[:9, :9], b, rtol=1e-13)

@@ -132,11 +132,19 @@ def test_a_module_whose_scale_is_no_power_of_the_width():
 
 
 def test_a_standard_module_keeps_the_ntk_of_its_written_width():
-    ntk = [
-        wl.ntk(nn.Sequential(nn.Dense(n, parameterization="standard"), nn.Erf(), nn.Dense(1)))(X[0], X[1])
-        for n in (16, 32)
-    ]
-    assert np.isfinite(ntk).all()
+    def net(n):
+        return nn.Sequential(
+            nn.Dense(n, parameterization="standard"), nn.Erf(), nn.Dense(1, parameterization="standard")
+        )
+
+    narrow, wide = (wl.ntk(net(n))(X[0], X[1]) for n in (16, 32))
+    # the last layer's part is n times the covariance of the hidden units, the first layer's does not depend on n
+    np.testing.assert_allclose(wide - narrow, 16 * wl.nngp(net(16))(X[0], X[1]), rtol=1e-10)
+
+
+def test_a_builder_of_untraced_arrays_is_told_so():
+    with pytest.raises(TypeError, match=r"draw every parameter with jax\.random"):
+        wl.limit(lambda n, key: jax.tree_util.Partial(lambda W, x: W @ x, np.ones((n, 4))))
 
 
 def test_a_scale_that_is_differentiated_is_let_through():
