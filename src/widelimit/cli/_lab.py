@@ -32,13 +32,12 @@ def lab(
     """
     settings = options.settings(claims)
     from widelimit import lab as laboratory
+    from widelimit import report
     from widelimit.cli._progress import LabProgress
 
-    with LabProgress() as progress:
-        results = laboratory.run(settings, out=out, progress=progress)
-        from widelimit import report
-
-        page = report.write_report(results, out, told=progress.drawing)
+    with LabProgress() as progress, report.Drawings() as drawings:
+        results = laboratory.run(settings, out=out, progress=progress, figure_made=drawings.add)
+        page = report.write_report(results, out, told=progress.drawing, drawings=drawings)
     from widelimit.cli._table import print_prediction, print_verdicts, terminal
 
     console = terminal()

@@ -13,14 +13,13 @@ import numpy as np
 
 from widelimit.lab import _limit
 from widelimit.lab._data import Dataset
-from widelimit.lab._finite import Rule, Shape, Trained, train
+from widelimit.lab._finite import CHECKPOINTS, Rule, Shape, Trained, train
 from widelimit.lab._settings import Effort, Settings
 from widelimit.lab._task import Task
 
 A = TypeVar("A")
 B = TypeVar("B")
 
-CHECKPOINTS = 24
 # Small networks keep one core busy at most, and compiling keeps exactly one busy.
 WORKERS = min(4, os.cpu_count() or 1)
 
@@ -99,6 +98,11 @@ class Context:
     def times(self, steps: int) -> np.ndarray:
         """Numbers of steps at which a training run is looked at: every one at first, then geometrically."""
         return checkpoints(steps)
+
+    @staticmethod
+    def ends(steps: int) -> np.ndarray:
+        """The start and the end of a training run alone."""
+        return np.array([0, steps])
 
     def train(
         self,

@@ -16,6 +16,9 @@ from widelimit.lab._activations import activation_function
 
 Params = tuple[tuple[jax.Array, jax.Array], ...]
 
+# Looks at a network in training.
+CHECKPOINTS = 24
+
 
 # A jax.Array inside a compiled program, float64 NumPy (or a number) outside.
 Values = Any
@@ -183,48 +186,56 @@ def _slope(f: jax.Array, y: jax.Array, rule: Rule) -> jax.Array:
 
 
 def _train(
-    shape: Shape, n: int, start: Params, f0: jax.Array, K0: jax.Array, X: jax.Array, y: jax.Array, lengths, rule: Rule,
-    eta: jax.Array, shrink: jax.Array,
+    shape: Shape, n: int, start: Params, f0: jax.Array, K0: jax.Array, X: jax.Array, y: jax.Array, lengths, seen,
+    rule: Rule, eta: jax.Array, shrink: jax.Array,
 ) -> tuple[Record, Params]:  # fmt: skip
     z0 = forward(shape, start, X[:n])[1][:-1]
 
     def read(f):
         return rule.alpha * (f - rule.centre * f0[: f.shape[0]])
 
-    def measure(params, delta, f_linear):
-        K, f, z = look(shape, params, X, n)
-        change = jnp.stack([frobenius(W) for W, _ in delta])
+    def weights(kept, moved):
+        return jax.tree.map(lambda a, b: kept * a + b, start, moved)
+
+    def movement(kept, moved):
+        return jax.tree.map(lambda a, b: (kept - 1.0) * a + b, start, moved)
+
+    def measure(kept, moved, f_linear):
+        K, f, z = look(shape, weights(kept, moved), X, n)
+        change = jnp.stack([frobenius(W) for W, _ in movement(kept, moved)])
         features = jnp.stack([frobenius(a[:n] - b) / frobenius(b) for a, b in zip(z, z0, strict=True)])
         return Record(read(f), f_linear, K[:n], change, features)
 
     def step(_, carry):
-        # The change since the start is carried by itself: added to weights of size 1 it would drown in
-        # float32.
-        params, delta, f_linear = carry
-        f, pull = jax.vjp(lambda p: output(shape, p, X[:n]), params)
-        (grads,) = pull(rule.alpha * _slope(read(f), y, rule))
-        delta = jax.tree.map(
-            lambda c, g, p: c - eta * g - shrink * (rule.anchor * c + (1.0 - rule.anchor) * p), delta, grads, params
-        )
+        # theta = kept theta_0 + moved: added to weights of size 1 at each step, small changes would drown in
+        # float32; and decay is a number, not one more pass over the weights.
+        kept, moved, f_linear = carry
+        f, pull = jax.vjp(lambda p: output(shape, p, X[:n]), weights(kept, moved))
+        (pulled,) = pull(-eta * rule.alpha * _slope(read(f), y, rule))
+        moved = jax.tree.map(lambda b, g: (1.0 - shrink) * b + g, moved, pulled)
         f_linear = f_linear - eta * rule.alpha**2 * (K0 @ _slope(f_linear[:n], y, rule))
-        return jax.tree.map(jnp.add, start, delta), delta, f_linear
+        return kept - shrink * (1.0 - rule.anchor) * kept, moved, f_linear
 
-    def segment(state, length):
+    def segment(state, checkpoint):
+        length, wanted = checkpoint
         state = jax.lax.fori_loop(0, length, step, state)
-        return state, measure(*state)
+        nothing = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(measure, *state))
+        return state, jax.lax.cond(wanted, lambda: measure(*state), lambda: nothing)
 
-    (_, delta, _), record = jax.lax.scan(segment, (start, jax.tree.map(jnp.zeros_like, start), read(f0)), lengths)
-    return record, delta
+    begin = (jnp.ones((), X.dtype), jax.tree.map(jnp.zeros_like, start), read(f0))
+    (kept, moved, _), record = jax.lax.scan(segment, begin, (lengths, seen))
+    return record, movement(kept, moved)
 
 
 @lru_cache(maxsize=64)
 def trainer(shape: Shape, n: int):
-    """Compiled ``(params, f0, K0, X, y, lengths, rule, eta, shrink) -> (Record, change of params)``: full-batch
-    gradient descent.
+    """Compiled ``(params, f0, K0, X, y, lengths, seen, rule, eta, shrink) -> (Record, change of params)``:
+    full-batch gradient descent.
 
     X (P, d): the first ``n`` rows are trained on; f0 (P,) and K0 (P, n) are those of the parameters given.
-    ``lengths`` (T,) are the numbers of steps between checkpoints; ``shrink`` is ``eta gamma``.  Networks are
-    trained one after the other: a batch of small matrix products is slower.
+    ``lengths`` (T,) are the numbers of steps before each checkpoint, ``seen`` (T,) which of them are measured
+    (the others read 0); ``shrink`` is ``eta gamma``.  Networks are trained one after the other: a batch of
+    small matrix products is slower.
     """
     return jax.jit(partial(_train, shape, n))
 
@@ -241,8 +252,13 @@ def train(shape: Shape, n: int, seed: int, X, y, lengths, rule: Rule, *, operato
     eta = rule.fixed if rule.fixed > 0 else rule.rate / (rule.alpha**2 * top)
     shrink = rule.decay if rule.fixed > 0 else rule.rate * rule.decay
     scalars = Rule(*(np.float32(v) for v in rule)), np.float32(eta), np.float32(shrink)
-    record, delta = trainer(shape, n)(start, begin.f, K0, X, np.float32(y), np.asarray(lengths, np.int32), *scalars)
-    record = jax.tree.map(lambda a: np.asarray(a, np.float64), record)
+    # A network is small, a look at it takes as long as ten steps: what is not wanted is not measured, by one
+    # compiled program whatever the number of checkpoints.
+    T = len(lengths)
+    lengths = np.pad(np.asarray(lengths, np.int32), (0, max(0, CHECKPOINTS - T)))
+    seen = np.arange(len(lengths)) < T
+    record, delta = trainer(shape, n)(start, begin.f, K0, X, np.float32(y), lengths, seen, *scalars)
+    record = jax.tree.map(lambda a: np.asarray(a, np.float64)[:T], record)
     return Trained(
         record=record,
         size=np.array([np.linalg.norm(W) for W, _ in start], np.float64),

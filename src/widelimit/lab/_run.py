@@ -22,23 +22,29 @@ if TYPE_CHECKING:
     from widelimit.lab._session import Session
 
 Progress = Callable[[dict[str, Any]], None]
+FigureMade = Callable[[dict[str, Any]], None]
 
 
-def run(settings: Settings, out: Path | str | None = None, progress: Progress | None = None) -> dict[str, Any]:
+def run(
+    settings: Settings,
+    out: Path | str | None = None,
+    progress: Progress | None = None,
+    figure_made: FigureMade | None = None,
+) -> dict[str, Any]:
     """Run the lab and return the results document (docs: results schema 1).
 
     With ``out`` every finished experiment is kept there at once, so that a run that was interrupted goes on
-    where it was, and ``results.json`` is written at the end.  Raises SettingsError, DataError or OutputError
-    before any work.
+    where it was, and ``results.json`` is written at the end.  ``figure_made`` is called with each entry of
+    ``figures`` as soon as it is known, so that it can be drawn meanwhile.  Raises SettingsError, DataError or
+    OutputError before any work.
     """
     claims = [c for c in CLAIMS if settings.claims is None or c.id in settings.claims]
     needed = {name for c in claims for name in c.experiments}
     if settings.claims is None:
         needed |= {name for figure in FIGURES.values() for name in figure.experiments}
-    session = _begin(settings, out, progress)
-    session.perform(needed)
-    figures = [f for f in FIGURES.values() if set(f.experiments) <= needed]
-    document = session.document("lab", claims, [f.id for f in figures])
+    session = _begin(settings, out, progress, figure_made)
+    session.perform(needed, [f.id for f in FIGURES.values() if set(f.experiments) <= needed])
+    document = session.document("lab", claims)
     session.store.write_results(document)
     return document
 
@@ -54,11 +60,13 @@ def run_figure(
         raise SettingsError(f"unknown figure {name!r}; there are {', '.join(FIGURES)}.")
     spec = FIGURES[by_name[str(name).lower()]]
     session = _begin(settings, out, progress)
-    session.perform(spec.experiments)
-    return session.document("figure", [], [spec.id])
+    session.perform(spec.experiments, [spec.id])
+    return session.document("figure", [])
 
 
-def _begin(settings: Settings, out: Path | str | None, progress: Progress | None) -> Session:
+def _begin(
+    settings: Settings, out: Path | str | None, progress: Progress | None, figure_made: FigureMade | None = None
+) -> Session:
     settings = settings.resolved()
     if out is not None:
         check_place(Path(out))
@@ -71,4 +79,4 @@ def _begin(settings: Settings, out: Path | str | None, progress: Progress | None
     from widelimit.lab._context import Context
     from widelimit.lab._session import Session
 
-    return Session(Context(settings, data, task), store, progress)
+    return Session(Context(settings, data, task), store, progress, figure_made)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from widelimit.lab._claims import Claim
@@ -17,19 +17,28 @@ from widelimit.lab._verdicts import judge
 from widelimit.lab.experiments import EXPERIMENTS, Experiment
 from widelimit.lab.figures import FIGURES, make_figure
 
+FigureMade = Callable[[dict[str, Any]], None]
+
 
 class Session:
     """One run: its context, its store, and what became of each experiment."""
 
-    def __init__(self, context: Context, store: Store, progress: Progress | None) -> None:
+    def __init__(
+        self, context: Context, store: Store, progress: Progress | None, figure_made: FigureMade | None = None
+    ) -> None:
         self.context, self.store = context, store
         self.progress = progress or (lambda event: None)
+        self.figure_made = figure_made or (lambda figure: None)
+        self.figures: dict[str, dict[str, Any]] = {}
         self.records: dict[str, dict[str, Any]] = {}
         self.rows: list[dict[str, Any]] = []
         self.errors: dict[str, str] = {}
 
-    def perform(self, names: Iterable[str]) -> None:
-        """Run every named experiment that is not there yet."""
+    def perform(self, names: Iterable[str], figures: Iterable[str]) -> None:
+        """Run every named experiment that is not there yet, and make each figure as soon as its experiments are
+        done.
+        """
+        waiting = list(figures)
         jobs = [e for name, e in EXPERIMENTS.items() if name in set(names)]
         clock = Clock(jobs, self.context.settings.effort, self.progress)
         with warnings.catch_warnings():
@@ -45,6 +54,7 @@ class Session:
                 else:
                     self._keep(experiment, record, resumed=True)
                     clock.end("resumed")
+                waiting = [name for name in waiting if not self._figure(name)]
         clock.finish()
 
     def _one(self, experiment: Experiment, clock: Clock) -> None:
@@ -83,36 +93,36 @@ class Session:
             }
         )
 
-    def document(self, kind: str, claims: list[Claim], figures: list[str]) -> dict[str, Any]:
+    def document(self, kind: str, claims: list[Claim]) -> dict[str, Any]:
         """The results document."""
         results = {name: record["result"] for name, record in self.records.items()}
         judged = [judge(c, results, self.errors, self._seconds(c.experiments)) for c in claims]
-        made = self._figures(figures, results)  # may list errors
         return plain(
             {
                 **describe(self.context, kind, self.rows, complete=not self.errors),
                 "claims": judged,
                 "prediction": prediction(results, self.context.data) if kind == "lab" else None,
-                "figures": made,
+                "figures": {name: self.figures[name] for name in FIGURES if name in self.figures},
             }
         )
 
-    def _figures(self, names: list[str], results: Mapping[str, Any]) -> dict[str, Any]:
-        """The figures that can be drawn; one that cannot is listed with its error like an experiment that
-        failed.
+    def _figure(self, name: str) -> bool:
+        """Make the figure if its experiments are done; one that cannot be made is listed with its error like an
+        experiment that failed.  True if there is no more to be done about it.
         """
-        made = {}
-        for name in names:
-            spec = FIGURES[name]
-            if not set(spec.experiments) <= set(results):
-                continue
-            try:
-                made[name] = make_figure(spec, results)
-            except (ArithmeticError, LookupError, TypeError, ValueError) as error:
-                self.errors[name] = f"{type(error).__name__}: {error}"
-                row = Experiment(name, f"Figure {name}: {spec.title}", lambda _: {}, (0, 0, 0))
-                self._row(row, {"seconds": 0.0, "cpu_seconds": 0.0}, resumed=False, error=self.errors[name])
-        return made
+        spec = FIGURES[name]
+        if not set(spec.experiments) <= set(self.records):
+            return False
+        try:
+            figure = make_figure(spec, {n: record["result"] for n, record in self.records.items()})
+        except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+            self.errors[name] = f"{type(error).__name__}: {error}"
+            row = Experiment(name, f"Figure {name}: {spec.title}", lambda _: {}, (0, 0, 0))
+            self._row(row, {"seconds": 0.0, "cpu_seconds": 0.0}, resumed=False, error=self.errors[name])
+            return True
+        self.figures[name] = figure
+        self.figure_made(figure)
+        return True
 
     def _seconds(self, names: Iterable[str]) -> float:
         return sum(row["seconds"] for row in self.rows if row["name"] in names)

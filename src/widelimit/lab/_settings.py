@@ -27,6 +27,7 @@ class Effort:
     init_seeds: int
     draws: int  # random networks for the kurtosis of claim 1
     ensemble: int  # trained networks of claim 5c
+    narrow: tuple[int, ...]  # widths at which its bias can be seen
     sizes: tuple[int, ...]  # training-set sizes of the prediction job
     prediction_widths: tuple[int, ...]
     prediction_steps: int
@@ -36,15 +37,15 @@ class Effort:
 
 EFFORT: dict[str, Effort] = {
     "quick": Effort(
-        (64, 128, 256, 512, 1024), 6, 32, 120, 16, 400_000, 100,
+        (64, 128, 256, 512, 1024), 6, 32, 80, 16, 400_000, 100, (32, 64, 128),
         (50, 200), (64, 256), 400, 2, (0.5, 1.8, 2.5, 3.5, 8.0, 16.0),
     ),
     "default": Effort(
-        (64, 128, 256, 512, 1024), 16, 96, 300, 32, 400_000, 200,
+        (64, 128, 256, 512, 1024), 16, 96, 300, 32, 400_000, 200, (16, 32, 64, 128),
         (50, 200, 1000), (64, 256, 512), 500, 3, (0.5, 1.5, 1.8, 2.5, 3.5, 5.0, 8.0, 16.0),
     ),
     "full": Effort(
-        (64, 128, 256, 512, 1024, 2048), 16, 100, 1000, 64, 4_000_000, 1000,
+        (64, 128, 256, 512, 1024, 2048), 16, 100, 1000, 64, 4_000_000, 1000, (16, 32, 64, 128),
         (50, 200, 500, 1000), (64, 256, 1024), 4000, 6,
         (0.25, 0.5, 1.0, 1.5, 1.8, 2.2, 2.5, 3.0, 3.5, 5.0, 6.5, 8.0, 12.0, 16.0),
     ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
+from widelimit.report._background import Drawings
 from widelimit.report._results import ResultsError, check_results, read_results
 from widelimit.report._words import (
     duration,
@@ -35,7 +36,7 @@ else:
 
 
 __all__ = [
-    "ResultsError", "check_results", "draw", "duration", "exponent", "figure_svg", "headline", "measured",
+    "Drawings", "ResultsError", "check_results", "draw", "duration", "exponent", "figure_svg", "headline", "measured",
     "number", "page", "plain_symbols", "read_results", "save_figure", "save_figures", "score", "theory",
     "write_report",
 ]  # fmt: skip

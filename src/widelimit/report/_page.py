@@ -11,9 +11,10 @@ import jinja2
 from markupsafe import Markup
 
 from widelimit.report import _words
+from widelimit.report._background import Drawings
 from widelimit.report._figure import draw
 from widelimit.report._results import check_results
-from widelimit.report._svg import colour_variables, figure_svg, inline_svg, save_figure
+from widelimit.report._svg import colour_variables, inline_svg, save_figure
 
 __all__ = ["page", "save_figures", "write_report"]
 
@@ -26,22 +27,21 @@ def page(results: Mapping[str, Any], *, told: Told | None = None) -> str:
     told: called with (figure, done, total) as figures are drawn.  Raises ResultsError for what is not a results
     document.
     """
-    return _page(check_results(results), told, None)
+    return _page(check_results(results), told, Drawings(), None)
 
 
-def _page(results: Mapping[str, Any], told: Told | None, files: pathlib.Path | None) -> str:
-    """The page; with ``files`` the figures are also written there, so that each is drawn only once."""
+def _page(results: Mapping[str, Any], told: Told | None, drawings: Drawings, files: pathlib.Path | None) -> str:
+    """The page; with ``files`` the figures are also written there."""
     figures = []
     for i, (name, figure) in enumerate(results["figures"].items()):
         if told:
             told(name, i, len(results["figures"]))
-        wide = draw(figure)
-        svg = figure_svg(wide, salt=name)
+        drawing = drawings.take(figure)
         if files is not None:
-            (files / f"{name}.svg").write_text(svg, encoding="utf-8")
-            save_figure(wide, files, name, ("pdf",))
-        narrow = figure_svg(draw(figure, narrow=True), salt=f"{name}n")
-        figures.append({**figure, "wide": _inline(figure, svg, "w"), "narrow": _inline(figure, narrow, "n")})
+            (files / f"{name}.svg").write_text(drawing.wide, encoding="utf-8")
+            (files / f"{name}.pdf").write_bytes(drawing.pdf)
+        wide, narrow = _inline(figure, drawing.wide, "w"), _inline(figure, drawing.narrow, "n")
+        figures.append({**figure, "wide": wide, "narrow": narrow})
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent / "templates"),
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
@@ -75,16 +75,22 @@ def save_figures(results: Mapping[str, Any], directory: str | os.PathLike[str]) 
 
 
 def write_report(
-    results: Mapping[str, Any], directory: str | os.PathLike[str], *, told: Told | None = None
+    results: Mapping[str, Any],
+    directory: str | os.PathLike[str],
+    *,
+    told: Told | None = None,
+    drawings: Drawings | None = None,
 ) -> pathlib.Path:
     """Write ``index.html`` and ``figures/`` into the directory; returns the path of the page.
+
+    told: called with (figure, done, total) for each figure; drawings: where some may be drawn already.
 
     The page appears in one piece: a reader never sees half of it, also if the writing is cut off.
     """
     results, folder = check_results(results), pathlib.Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "figures").mkdir(exist_ok=True)
-    text = _page(results, told, folder / "figures")
+    text = _page(results, told, drawings or Drawings(), folder / "figures")
     target, half = folder / "index.html", folder / "index.html.part"
     half.write_text(text, encoding="utf-8")
     half.replace(target)

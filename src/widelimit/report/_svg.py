@@ -7,6 +7,7 @@ import io
 import pathlib
 import re
 from collections.abc import Sequence
+from typing import IO
 
 import matplotlib
 from matplotlib.figure import Figure
@@ -23,7 +24,7 @@ from widelimit.report._style import (
     house_style,
 )  # fmt: skip
 
-__all__ = ["colour_variables", "figure_svg", "inline_svg", "save_figure"]
+__all__ = ["colour_variables", "figure_svg", "inline_svg", "save_figure", "write_figure"]
 
 # name: (colour in the light scheme, which is the one of the files; colour in the dark scheme)
 _COLOURS: dict[str, tuple[str, str]] = (
@@ -84,6 +85,13 @@ def _short_numbers(attribute: re.Match[str]) -> str:
     return re.sub(r"-?\d+\.\d{3,}(?!\d*e)", shorten, attribute.group())
 
 
+def write_figure(figure: Figure, to: pathlib.Path | IO[bytes], kind: str, *, title: str) -> None:
+    """Write the figure as a PDF or PNG file, the same bytes each time."""
+    metadata = {"CreationDate": None, "Title": title} if kind == "pdf" else {}
+    with house_style():
+        figure.savefig(to, format=kind, dpi=200, metadata=metadata)
+
+
 def save_figure(
     figure: Figure, directory: pathlib.Path, stem: str, kinds: Sequence[str] = ("svg", "pdf")
 ) -> list[pathlib.Path]:
@@ -94,8 +102,6 @@ def save_figure(
         if kind == "svg":
             path.write_text(figure_svg(figure, salt=stem), encoding="utf-8")
         else:
-            metadata = {"CreationDate": None, "Title": stem} if kind == "pdf" else {}
-            with house_style():
-                figure.savefig(path, format=kind, dpi=200, metadata=metadata)
+            write_figure(figure, path, kind, title=stem)
         written.append(path)
     return written

@@ -23,6 +23,9 @@ from widelimit.lab.experiments._base import Experiment
 EXPERIMENTS: dict[str, Experiment] = {
     e.name: e
     for e in (
+        _prediction.EXPERIMENT,  # first: its times are part of the result, and nothing is drawn yet beside it
+        _rich.EXPERIMENT,
+        _spectrum.EXPERIMENT,
         _initialisation.EXPERIMENT,
         _prior.EXPERIMENT,
         _training.EXPERIMENT,
@@ -38,9 +41,6 @@ EXPERIMENTS: dict[str, Experiment] = {
         _exact.FLOW,
         _exact.CLOSED_FORM,
         _exact.LINEAR,
-        _spectrum.EXPERIMENT,
-        _rich.EXPERIMENT,
-        _prediction.EXPERIMENT,
     )
 }
 

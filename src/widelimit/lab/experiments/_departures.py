@@ -23,7 +23,7 @@ def _final_drift(context: Context, name: str, width: int, times: np.ndarray, rul
 
 def run_logistic(context: Context) -> dict[str, Any]:
     """Drift by width under the logistic loss, and ten times longer training at one width for both losses."""
-    times, longer = context.times(context.sizes.steps), context.times(10 * context.sizes.steps)
+    times, longer = context.ends(context.sizes.steps), context.times(10 * context.sizes.steps)
     width, sign = context.widths[min(1, len(context.widths) - 1)], context.task.sign
     out: dict[str, Any] = {"widths": list(context.widths), "long": {"width": width, "times": longer}}
     for name, logistic in (("squared", 0.0), ("logistic", 1.0)):
@@ -39,7 +39,7 @@ def run_logistic(context: Context) -> dict[str, Any]:
 def run_decay(context: Context) -> dict[str, Any]:
     """Drift by width with weight decay towards zero and towards the initial weights."""
     steps = context.sizes.steps
-    times, widths = context.times(steps), context.upper_widths
+    times, widths = context.ends(steps), context.upper_widths
     rules = [Rule(decay=SHRINK / steps, anchor=anchor) for anchor in (0.0, 1.0)]
     drift = context.map(lambda width: [_final_drift(context, "decay", width, times, rule) for rule in rules], widths)
     return {
@@ -55,7 +55,7 @@ def run_feature_learning(context: Context) -> dict[str, Any]:
     """Movement of hidden preactivations by width in the mean-field (muP) scaling: output f/sqrt(N), rate
     times N.
     """
-    times = context.times(context.sizes.steps)
+    times = context.ends(context.sizes.steps)
 
     def one_width(width: int) -> list[np.ndarray]:
         rule = Rule(alpha=width**-0.5, rate=0.5)

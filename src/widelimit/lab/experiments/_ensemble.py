@@ -11,7 +11,6 @@ from widelimit.lab._context import Context
 from widelimit.lab._finite import Rule
 from widelimit.lab.experiments._base import Experiment
 
-NARROW = (16, 32, 64, 128)
 WIDE = 256
 # A common rate for all networks: half of 1/lambda_max of the limit leaves room for the scatter of narrow
 # kernels.
@@ -25,10 +24,10 @@ def run(context: Context) -> dict[str, Any]:
     task, n = context.task, context.task.n
     K = context.ntk[:, :n]
     eta = RATE / context.lambda_max
-    times = context.times(context.sizes.steps)
+    times = context.times(context.sizes.steps)[[0, 8, 16, -1]]
     wide = min(WIDE, max(context.widths))
     count = context.sizes.ensemble
-    plan = [(w, 2 * count) for w in NARROW if w < wide] + [(wide, count)]
+    plan = [(w, 2 * count) for w in context.sizes.narrow if w < wide] + [(wide, count)]
     closed = np.asarray(dynamics.steps(K[:n], task.y, learning_rate=eta)(times[-1], K))
 
     def one_width(job: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, int]:
@@ -94,9 +93,8 @@ def _bands(context: Context, outputs: np.ndarray, times: np.ndarray, eta: float)
     task, n = context.task, context.task.n
     nngp, ntk = context.limit
     path = task.path
-    shown = (0, len(times) // 3, 2 * len(times) // 3, len(times) - 1)
     rows = []
-    for t in [*(float(times[k]) for k in shown), np.inf]:
+    for t in [*map(float, times), np.inf]:
         law = dynamics.ntk_ensemble(
             eta * t,
             ntk[:n, :n],
