@@ -13,13 +13,15 @@ import numpy as np
 
 from widelimit.lab import _limit
 from widelimit.lab._data import Dataset
-from widelimit.lab._finite import CHECKPOINTS, Rule, Shape, Trained, train
+from widelimit.lab._finite import Rule, Shape, Trained, train
 from widelimit.lab._settings import Effort, Settings
 from widelimit.lab._task import Task
 
 A = TypeVar("A")
 B = TypeVar("B")
 
+# Looks at a network in training.
+CHECKPOINTS = 24
 # Small networks keep one core busy at most, and compiling keeps exactly one busy.
 WORKERS = min(4, os.cpu_count() or 1)
 

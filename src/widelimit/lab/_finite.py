@@ -1,11 +1,11 @@
-"""Finite fully connected networks, their gradient descent and their NTK, in one compiled program per
-width.
+"""Finite fully connected networks, their gradient descent and their NTK, in two compiled programs per
+width: one looks, one takes steps.
 """
 
 from __future__ import annotations
 
 import itertools
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
@@ -15,9 +15,6 @@ import numpy as np
 from widelimit.lab._activations import activation_function
 
 Params = tuple[tuple[jax.Array, jax.Array], ...]
-
-# Looks at a network in training.
-CHECKPOINTS = 24
 
 
 # A jax.Array inside a compiled program, float64 NumPy (or a number) outside.
@@ -144,33 +141,23 @@ def backward(shape: Shape, params: Params, X: jax.Array) -> tuple[list, list, li
     return inputs, z, jax.grad(total)(zeros)
 
 
-def look(shape: Shape, params: Params, X: jax.Array, n: int | None = None) -> tuple[jax.Array, jax.Array, list]:
-    """Empirical NTK ``(P, n)`` of a one-output network between all points and the first ``n``, its outputs
-    ``(P,)`` and its hidden preactivations.
+def kernel(shape: Shape, params: Params, X: jax.Array, n: int | None = None) -> jax.Array:
+    """Empirical NTK ``(P, n)`` of a one-output network between all points and the first ``n``.
 
     ``K = sum_l (delta_l delta_l^T) * (W_std^2/N_{l-1} a_{l-1} a_{l-1}^T + b_std^2)``, with
     ``delta_l = df/dz_l``: the contraction of the two Jacobians, layer by layer.
     """
-    inputs, z, deltas = backward(shape, params, X)
+    inputs, _, deltas = backward(shape, params, X)
     K = jnp.zeros((X.shape[0], n or X.shape[0]), X.dtype)
     for a, delta in zip(inputs, deltas, strict=True):
         forward_part = shape.W_std**2 / a.shape[1] * (a @ a[:n].T) + shape.b_std**2
         K = K + (delta @ delta[:n].T) * forward_part
-    return K, z[-1][:, 0], z[:-1]
-
-
-def kernel(shape: Shape, params: Params, X: jax.Array, n: int | None = None) -> jax.Array:
-    """The kernel of :func:`look` alone."""
-    return look(shape, params, X, n)[0]
-
-
-def frobenius(A: jax.Array) -> jax.Array:
-    """Frobenius norm."""
-    return jnp.sqrt(jnp.sum(A * A))
+    return K
 
 
 def operator_norm(A: Any) -> float:
     """Largest singular value, to a thousandth."""
+    A = np.asarray(A)
     if not np.isfinite(A).all() or min(A.shape) == 1 or not A.any():
         return float(np.linalg.norm(A))
     from scipy.sparse.linalg import svds
@@ -185,98 +172,66 @@ def _slope(f: jax.Array, y: jax.Array, rule: Rule) -> jax.Array:
     return jnp.where(rule.logistic > 0.5, -y * jax.nn.sigmoid(-y * f), f - y)
 
 
-def _train(
-    shape: Shape, n: int, start: Params, f0: jax.Array, K0: jax.Array, X: jax.Array, y: jax.Array, lengths, seen,
-    rule: Rule, eta: jax.Array, shrink: jax.Array,
-) -> tuple[Record, Params]:  # fmt: skip
-    z0 = forward(shape, start, X[:n])[1][:-1]
+def _weights(start: Params, kept: jax.Array, moved: Params) -> Params:
+    """``theta = kept theta_0 + moved``: added to weights of size 1 at each step, small changes would drown in
+    float32; and decay is a number, not one more pass over the weights.
+    """
+    return jax.tree.map(lambda a, b: kept * a + b, start, moved)
 
-    def read(f):
-        return rule.alpha * (f - rule.centre * f0[: f.shape[0]])
 
-    def weights(kept, moved):
-        return jax.tree.map(lambda a, b: kept * a + b, start, moved)
+class State(NamedTuple):
+    """A network in training: its weights (see :func:`_weights`), and the outputs of its linearisation."""
 
-    def movement(kept, moved):
-        return jax.tree.map(lambda a, b: (kept - 1.0) * a + b, start, moved)
-
-    def measure(kept, moved, f_linear):
-        K, f, z = look(shape, weights(kept, moved), X, n)
-        change = jnp.stack([frobenius(W) for W, _ in movement(kept, moved)])
-        features = jnp.stack([frobenius(a[:n] - b) / frobenius(b) for a, b in zip(z, z0, strict=True)])
-        return Record(read(f), f_linear, K[:n], change, features)
-
-    def step(_, carry):
-        # theta = kept theta_0 + moved: added to weights of size 1 at each step, small changes would drown in
-        # float32; and decay is a number, not one more pass over the weights.
-        kept, moved, f_linear = carry
-        f, pull = jax.vjp(lambda p: output(shape, p, X[:n]), weights(kept, moved))
-        (pulled,) = pull(-eta * rule.alpha * _slope(read(f), y, rule))
-        moved = jax.tree.map(lambda b, g: (1.0 - shrink) * b + g, moved, pulled)
-        f_linear = f_linear - eta * rule.alpha**2 * (K0 @ _slope(f_linear[:n], y, rule))
-        return kept - shrink * (1.0 - rule.anchor) * kept, moved, f_linear
-
-    def segment(state, checkpoint):
-        length, wanted = checkpoint
-        state = jax.lax.fori_loop(0, length, step, state)
-        nothing = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(measure, *state))
-        return state, jax.lax.cond(wanted, lambda: measure(*state), lambda: nothing)
-
-    begin = (jnp.ones((), X.dtype), jax.tree.map(jnp.zeros_like, start), read(f0))
-    (kept, moved, _), record = jax.lax.scan(segment, begin, (lengths, seen))
-    return record, movement(kept, moved)
+    kept: Values
+    moved: Values
+    f_linear: Values  # (P,)
 
 
 @lru_cache(maxsize=64)
-def trainer(shape: Shape, n: int):
-    """Compiled ``(params, f0, K0, X, y, lengths, seen, rule, eta, shrink) -> (Record, change of params)``:
-    full-batch gradient descent.
+def _advancer(shape: Shape, n: int):
+    """Compiled ``(state, params, f0, K0, X, y, steps, rule, eta, shrink) -> state``: full-batch gradient descent.
 
     X (P, d): the first ``n`` rows are trained on; f0 (P,) and K0 (P, n) are those of the parameters given.
-    ``lengths`` (T,) are the numbers of steps before each checkpoint, ``seen`` (T,) which of them are measured
-    (the others read 0); ``shrink`` is ``eta gamma``.  Networks are trained one after the other: a batch of
-    small matrix products is slower.
+    ``shrink`` is ``eta gamma``.  Networks are trained one after the other: a batch of small matrix products
+    is slower.
     """
-    return jax.jit(partial(_train, shape, n))
+
+    def run(state: State, start, f0, K0, X, y, steps, rule: Rule, eta, shrink) -> State:
+        def step(_, state: State) -> State:
+            kept, moved, f_linear = state
+            f, pull = jax.vjp(lambda p: output(shape, p, X[:n]), _weights(start, kept, moved))
+            read = rule.alpha * (f - rule.centre * f0[:n])
+            (pulled,) = pull(-eta * rule.alpha * _slope(read, y, rule))
+            moved = jax.tree.map(lambda b, g: (1.0 - shrink) * b + g, moved, pulled)
+            f_linear = f_linear - eta * rule.alpha**2 * (K0 @ _slope(f_linear[:n], y, rule))
+            return State(kept - shrink * (1.0 - rule.anchor) * kept, moved, f_linear)
+
+        return jax.lax.fori_loop(0, steps, step, state)
+
+    return jax.jit(run)
 
 
-def train(shape: Shape, n: int, seed: int, X, y, lengths, rule: Rule, *, operators: bool = False) -> Trained:
-    """Train the network of one seed; arrays come back as float64 NumPy.
-
-    ``lengths`` are the numbers of steps between checkpoints, the first of them 0.
+class Look(NamedTuple):
+    """A network at one moment: outputs (P,); covariance given the hidden layers, NTK, and NTK of the standard
+    parameterisation, each (P, P); hidden preactivations (P, N) by layer.
     """
-    start, X = draw(shape, seed), np.float32(X)
-    begin = _starter(shape)(start, X)
-    K0 = np.asarray(begin.ntk)[:, :n]
-    top = float(np.linalg.eigvalsh(K0[:n].astype(np.float64))[-1])
-    eta = rule.fixed if rule.fixed > 0 else rule.rate / (rule.alpha**2 * top)
-    shrink = rule.decay if rule.fixed > 0 else rule.rate * rule.decay
-    scalars = Rule(*(np.float32(v) for v in rule)), np.float32(eta), np.float32(shrink)
-    # A network is small, a look at it takes as long as ten steps: what is not wanted is not measured, by one
-    # compiled program whatever the number of checkpoints.
-    T = len(lengths)
-    lengths = np.pad(np.asarray(lengths, np.int32), (0, max(0, CHECKPOINTS - T)))
-    seen = np.arange(len(lengths)) < T
-    record, delta = trainer(shape, n)(start, begin.f, K0, X, np.float32(y), lengths, seen, *scalars)
-    record = jax.tree.map(lambda a: np.asarray(a, np.float64)[:T], record)
-    return Trained(
-        record=record,
-        size=np.array([np.linalg.norm(W) for W, _ in start], np.float64),
-        learning_rate=np.float64(scalars[1]),
-        f0=np.asarray(begin.f, np.float64),
-        K0=K0.astype(np.float64),
-        change_operator=np.array([operator_norm(np.asarray(W)) for W, _ in delta]) if operators else None,
-        size_operator=np.array([operator_norm(W) for W, _ in start]) if operators else None,
-    )
+
+    f: Values
+    nngp: Values
+    ntk: Values
+    standard: Values
+    hidden: Values
 
 
 @lru_cache(maxsize=64)
-def _starter(shape: Shape):
-    def run(params, X):
+def _observer(shape: Shape):
+    """Compiled ``(params, kept, moved, X) -> Look``."""
+
+    def run(start, kept, moved, X) -> Look:
         """The standard kernel differentiates in W' = W_std/sqrt(N_{l-1}) W and b' = b_std b instead of W and
         b.
         """
-        inputs, z, deltas = backward(shape, params, X)
+        inputs, z, deltas = backward(shape, _weights(start, kept, moved), X)
         last = inputs[-1]
         nngp = shape.W_std**2 / last.shape[1] * (last @ last.T) + shape.b_std**2
         ntk = standard = jnp.zeros((X.shape[0],) * 2, X.dtype)
@@ -284,23 +239,73 @@ def _starter(shape: Shape):
             outer, inner = delta @ delta.T, a @ a.T
             ntk = ntk + outer * (shape.W_std**2 / a.shape[1] * inner + shape.b_std**2)
             standard = standard + outer * (inner + (1.0 if shape.b_std else 0.0))
-        return Start(z[-1][:, 0], nngp, ntk, standard)
+        return Look(z[-1][:, 0], nngp, ntk, standard, z[:-1])
 
     return jax.jit(run)
 
 
-class Start(NamedTuple):
-    """A random network: outputs (P,), covariance given the hidden layers, NTK, and NTK of the standard
-    parameterisation, each (P, P), float64.
+def _begin(shape: Shape, seed: int) -> tuple[Params, np.ndarray, Params]:
+    """``theta_0``, and it as weights that have not moved; put where they are used once and not at each call."""
+    start = draw(shape, seed)
+    return jax.device_put(start), np.ones((), np.float32), jax.device_put(jax.tree.map(np.zeros_like, start))
+
+
+def at_start(shape: Shape, seed: int, X) -> Look:
+    """The random network of one seed, untrained; float64 NumPy."""
+    look = _observer(shape)(*_begin(shape, seed), np.float32(X))
+    return jax.tree.map(lambda a: np.asarray(a, np.float64), look)
+
+
+def train(shape: Shape, n: int, seed: int, X, y, lengths, rule: Rule, *, operators: bool = False) -> Trained:
+    """Train the network of one seed; arrays come back as float64 NumPy.
+
+    ``lengths`` are the numbers of steps between checkpoints, the first of them 0.
     """
+    X, y = np.float32(X), np.float32(y)
+    start, kept, moved = _begin(shape, seed)
+    observe, advance = _observer(shape), _advancer(shape, n)
+    first = observe(start, kept, moved, X)
+    f0, K0 = np.asarray(first.f), np.asarray(first.ntk)[:, :n]
+    top = float(np.linalg.eigvalsh(np.float64(K0[:n]))[-1])
+    eta = np.float32(rule.fixed if rule.fixed > 0 else rule.rate / (rule.alpha**2 * top))
+    shrink = np.float32(rule.decay if rule.fixed > 0 else rule.rate * rule.decay)
+    rule = Rule(*(np.float32(v) for v in rule))
+    state: Any = State(kept, moved, rule.alpha * (f0 - rule.centre * f0))
+    looks, linear, change = [], [], []
+    for steps in lengths:
+        if steps:
+            state = advance(state, start, f0, K0, X, y, np.int32(steps), rule, eta, shrink)
+        looks.append(observe(start, state.kept, state.moved, X) if steps else first)
+        linear.append(state.f_linear)
+        change.append([np.linalg.norm(W) for W in _moves(start, state)])
+    return Trained(
+        record=_record(looks, np.array(linear, np.float64), np.array(change, np.float64), n, rule),
+        size=np.array([np.linalg.norm(np.asarray(W)) for W, _ in start], np.float64),
+        learning_rate=np.float64(eta),
+        f0=np.float64(f0),
+        K0=np.float64(K0),
+        change_operator=np.array([operator_norm(W) for W in _moves(start, state)]) if operators else None,
+        size_operator=np.array([operator_norm(W) for W, _ in start]) if operators else None,
+    )
 
-    f: Values
-    nngp: Values
-    ntk: Values
-    standard: Values
+
+def _record(looks: list[Look], linear: np.ndarray, change: np.ndarray, n: int, rule: Rule) -> Record:
+    f = np.array([look.f for look in looks], np.float64)
+    hidden = [[np.asarray(z)[:n] for z in look.hidden] for look in looks]
+    norm = np.linalg.norm
+    return Record(
+        f=rule.alpha * (f - rule.centre * f[0]),
+        f_linear=linear,
+        K=np.array([np.asarray(look.ntk)[:n, :n] for look in looks], np.float64),
+        change=change,
+        features=np.array(
+            [[norm(z - z0) / norm(z0) for z, z0 in zip(row, hidden[0], strict=True)] for row in hidden], np.float64
+        ),
+    )
 
 
-def at_start(shape: Shape, seed: int, X) -> Start:
-    """The random network of one seed, untrained."""
-    out = _starter(shape)(draw(shape, seed), np.float32(X))
-    return Start(*(np.asarray(a, np.float64) for a in out))
+def _moves(start: Params, state: State) -> list[np.ndarray]:
+    """W_l - W_l,0."""
+    kept = np.float32(state.kept) - np.float32(1)
+    moves = [np.asarray(V) for V, _ in state.moved]
+    return [V + kept * np.asarray(W) for V, (W, _) in zip(moves, start, strict=True)] if kept else moves

@@ -9,6 +9,7 @@ import signal
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:  # it loads matplotlib, which bad input need not wait for
@@ -26,7 +27,7 @@ class Drawings:
 
     def __init__(self) -> None:
         self.ours: Connection | None = None
-        self.process: multiprocessing.process.BaseProcess | None = None
+        self.process: BaseProcess | None = None
         self.waiting: list[tuple[Mapping[str, Any], Future[Drawing]]] = []
         # One thread that talks to the process, so that neither waits for the other with a full pipe.
         self.thread = ThreadPoolExecutor(1)

@@ -22,18 +22,18 @@ def run(context: Context) -> dict[str, Any]:
     """
     last = context.widths[-1]
     widths = [*context.widths, 2 * last, 4 * last]
-    X = context.task.train
+    X, n = context.task.X, context.task.n  # all points, as in training: one compiled program
 
     def one_width(width: int) -> list[tuple[np.ndarray, ...]]:
         seeds = context.sizes.init_seeds if width <= last else max(4, context.sizes.init_seeds // 4)
         starts = [at_start(context.shape(width), context.seed("parameterisation", width, i), X) for i in range(seeds)]
-        return [tuple(0.5 * (K + K.T) for K in (start.ntk, start.standard)) for start in starts]
+        return [tuple(0.5 * (K + K.T)[:n, :n] for K in (start.ntk, start.standard)) for start in starts]
 
     draws = context.map(one_width, widths)
     out: dict[str, Any] = {"widths": widths}
     for j, name in enumerate(("ntk", "standard")):
         out[name] = {
-            "trace": [[np.trace(pair[j]) / len(X) for pair in row] for row in draws],
+            "trace": [[np.trace(pair[j]) / n for pair in row] for row in draws],
             "rate": [[float(dynamics.max_learning_rate(pair[j])) for pair in row] for row in draws],
         }
     return out

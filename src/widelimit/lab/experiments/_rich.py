@@ -17,7 +17,7 @@ from widelimit.lab.experiments._prediction import fit_networks, mse
 
 # y = sign(x_1 x_2) in DIMENSION dimensions, which a kernel has to learn in all its directions.
 DIMENSION, TRAINING, HELD_OUT = 16, 300, 1000
-WIDTH, STEPS, NETWORKS = 256, 400, 3
+WIDTH, STEPS = 256, 400
 # Outputs multiplied by a small number make the network move far: the rich regime.
 SCALE = 0.02
 
@@ -35,7 +35,7 @@ def run(context: Context) -> dict[str, Any]:
     _, ntk = _limit.limit_kernels(shape, X, X[:n])
     kernel = np.asarray(dynamics.flow(ntk[:n], Y[:n])(np.inf, ntk[n:]))
     context.tick(1, 3)
-    seeds = [context.seed("rich", i) for i in range(NETWORKS)]
+    seeds = [context.seed("rich", i) for i in range(context.sizes.prediction_networks)]
     out: dict[str, Any] = {"n": n, "d": DIMENSION, "width": WIDTH, "steps": STEPS}
     out["kernel"] = float(np.mean(np.sign(kernel) == Y[n:]))
     top = 2.0 / float(dynamics.max_learning_rate(ntk[:n]))

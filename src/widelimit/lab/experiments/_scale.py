@@ -21,7 +21,8 @@ def alignment(K: np.ndarray, y: np.ndarray) -> float:
 def run(context: Context) -> dict[str, Any]:
     """Drift, test loss, alignment and distance to the linearised network for outputs ``alpha (f - f_0)``."""
     width = context.widths[min(1, len(context.widths) - 1)]
-    times = context.times(2 * context.sizes.steps)
+    times = context.times(2 * context.sizes.steps)[1::2]
+    times[0] = 0
     task = context.task
     seen = slice(0, task.test.stop)
     seeds = max(4, context.settings.seeds_at(width) // 2)
