@@ -18,6 +18,7 @@ from widelimit.gram._segments import segmented
 __all__ = ["gram", "gram_diag"]
 
 _DEFAULT_MEMORY = 2**29
+_LARGEST_TILE = 256  # larger ones are no faster on a CPU, and less of the upper half is left out
 _ARRAYS_PER_PAIR = 24  # intermediate values held at once for one pair of a tile, by measurement
 
 
@@ -114,7 +115,18 @@ def _tile(where, batch_size, memory) -> int:
     if batch_size is not None:
         return int(batch_size)
     memory = _DEFAULT_MEMORY if memory is None else memory
-    return max(1, min(1024, int(math.sqrt(memory / (_ARRAYS_PER_PAIR * 8)))))
+    return max(1, min(_LARGEST_TILE, int(math.sqrt(memory / (_ARRAYS_PER_PAIR * 8)))))
+
+
+def _rounded(n: int) -> int:
+    """The next of 1, 2, 3, 4, 6, 8, 12, 16 ...: Grams of nearly as many examples share what was compiled."""
+    power = 1 << max(n - 1, 0).bit_length()
+    return 3 * power // 4 if n <= 3 * power // 4 else power
+
+
+def _rows(n: int, tile: int) -> int:
+    """Rows of a tile for n examples."""
+    return min(tile, max(_rounded(n), 1))
 
 
 # Up to this many pairs are computed operation by operation: compiling takes longer than running.
@@ -156,9 +168,10 @@ def _whole(k, x1, x2):
 
 def _diagonals(k, x, tile):
     parts = []
-    for i in range(0, len(x), tile):
-        piece = jnp.asarray(x[i : i + tile])
-        parts.append(jax.tree.map(np.asarray, _function(k, True, piece)(piece)))
+    size = _rows(len(x), tile)
+    for i in range(0, len(x), size):
+        rows, piece = _padded(x, i, size)
+        parts.append(jax.tree.map(lambda v, rows=rows: np.asarray(v)[:rows], _function(k, True, piece)(piece)))
     if not parts:
         return np.zeros(0)
     return jax.tree.map(lambda *a: np.concatenate(a), *parts)
@@ -168,9 +181,7 @@ def _tiled(k, x1, x2, tile, report):
     symmetric = x2 is None
     other = x1 if symmetric else x2
     n1, n2 = len(x1), len(other)
-    tile1, tile2 = (min(tile, max(n, 1)) for n in (n1, n2))
-    if symmetric:
-        tile1 = tile2 = min(tile, max(1, -(-n1 // max(1, round(n1 / 256)))) if n1 > 512 else n1) or 1
+    tile1, tile2 = _rows(n1, tile), _rows(n2, tile)
     jobs = [(i, j) for i in range(0, n1, tile1) for j in range(0, n2, tile2) if not symmetric or j + tile2 > i]
     out = None
     start = time.monotonic()

@@ -24,14 +24,14 @@ EXPERIMENTS: dict[str, Experiment] = {
     e.name: e
     for e in (
         _prediction.EXPERIMENT,  # first: its times are part of the result, and nothing is drawn yet beside it
-        _rich.EXPERIMENT,
-        _spectrum.EXPERIMENT,
         _initialisation.EXPERIMENT,
-        _prior.EXPERIMENT,
         _training.EXPERIMENT,
-        _rates.EXPERIMENT,
+        _prior.EXPERIMENT,
+        _spectrum.EXPERIMENT,
+        _rich.EXPERIMENT,
         _ensemble.EXPERIMENT,
         _scale.EXPERIMENT,
+        _rates.EXPERIMENT,
         _departures.FEATURE_LEARNING,
         _departures.LOGISTIC,
         _departures.DECAY,

@@ -100,21 +100,27 @@ def _linearised_descent(context: Context, steps: np.ndarray) -> tuple[np.ndarray
     shape = context.shape(64)
     X, y = jnp.asarray(task.X[: task.test.stop]), jnp.asarray(task.y)
     start = draw(shape, context.seed("linearised"), np.float64)
-    K = kernel(shape, start, X, n)
-    eta = 1.0 / float(jnp.linalg.eigvalsh(K[:n])[-1])
-    f0, tangent = jax.linearize(lambda p: output(shape, p, X), start)
+    # Compiled: one by one, the operations of a first run take longer to compile than to do.
+    K = jax.jit(lambda p: kernel(shape, p, X, n))(start)
+    eta = 1.0 / float(np.linalg.eigvalsh(np.asarray(K[:n]))[-1])
+
+    def linearised(delta):
+        f0, change = jax.jvp(lambda p: output(shape, p, X), (start,), (delta,))
+        return f0 + change
 
     @jax.jit
     def step(delta):
-        grads = jax.grad(lambda c: 0.5 * jnp.sum(((f0 + tangent(c))[:n] - y) ** 2))(delta)
-        return jax.tree.map(lambda a, g: a - eta * g, delta, grads)
+        loss, pull = jax.vjp(lambda c: 0.5 * jnp.sum((linearised(c)[:n] - y) ** 2), delta)
+        return jax.tree.map(lambda a, g: a - eta * g, delta, pull(jnp.ones_like(loss))[0])
 
-    outputs, delta = [], jax.tree.map(jnp.zeros_like, start)
+    look = jax.jit(linearised)
+    outputs, delta = [], jax.tree.map(np.zeros_like, start)
+    f0 = np.asarray(look(delta))
     for k in range(int(steps[-1]) + 1):
         if k in steps:
-            outputs.append(np.asarray(f0 + tangent(delta)))
+            outputs.append(np.asarray(look(delta)))
         delta = step(delta)
-    return np.array(outputs), np.asarray(K), np.asarray(f0)
+    return np.array(outputs), np.asarray(K), f0
 
 
 def run_linear(context: Context) -> dict[str, Any]:
@@ -131,9 +137,13 @@ def run_linear(context: Context) -> dict[str, Any]:
         def outputs(p):
             return jax.vmap(net.apply, (None, 0))(p, points)
 
+        @jax.jit
+        def jacobian(p):
+            return jax.jacobian(outputs)(p)["W"].reshape(len(X) * LINEAR_OUTPUTS, -1)
+
         def full(p):
-            J = jax.jacobian(outputs)(p)["W"].reshape(len(X) * LINEAR_OUTPUTS, -1)
-            return np.asarray(J @ J.T)
+            J = np.asarray(jacobian(p))
+            return J @ J.T
 
         K0 = full(params)
         eta = 1.0 / float(np.linalg.eigvalsh(K0)[-1])
@@ -147,7 +157,8 @@ def run_linear(context: Context) -> dict[str, Any]:
             moved = step(moved)
             if k in (0, 9, 99):
                 drift = max(drift, float(np.linalg.norm(full(moved) - K0) / np.linalg.norm(K0)))
-        change = float(jnp.linalg.norm(moved["W"] - params["W"]) / jnp.linalg.norm(params["W"]))
+        start, end = (np.asarray(p["W"]) for p in (params, moved))
+        change = float(np.linalg.norm(end - start) / np.linalg.norm(start))
     gram = np.kron(X @ X.T / d, np.eye(LINEAR_OUTPUTS))
     return {
         "drift": drift,

@@ -22,10 +22,11 @@ def run(context: Context) -> dict[str, Any]:
     """
     last = context.widths[-1]
     widths = [*context.widths, 2 * last, 4 * last]
-    X, n = context.task.X, context.task.n  # all points, as in training: one compiled program
+    n = context.task.n
 
     def one_width(width: int) -> list[tuple[np.ndarray, ...]]:
         seeds = context.sizes.init_seeds if width <= last else max(4, context.sizes.init_seeds // 4)
+        X = context.task.X if width <= last else context.task.train  # all points: the program that training has
         starts = [at_start(context.shape(width), context.seed("parameterisation", width, i), X) for i in range(seeds)]
         return [tuple(0.5 * (K + K.T)[:n, :n] for K in (start.ntk, start.standard)) for start in starts]
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from widelimit.lab._context import Context
-from widelimit.lab._finite import Rule
+from widelimit.lab._finite import Rule, Trained
 from widelimit.lab.experiments._base import Experiment
 
 
@@ -19,7 +19,7 @@ def run(context: Context) -> dict[str, Any]:
     """
     times = context.times(context.sizes.steps // 2)
     widths = context.upper_widths
-    by_width = context.map(lambda width: [_one(context, width, eta, times) for eta in context.sizes.etas], widths)
+    by_width = context.map(lambda width: _one_width(context, width, times), widths)
     shown = len(widths) // 2
     rows = []
     for k, eta in enumerate(context.sizes.etas):
@@ -36,18 +36,30 @@ def run(context: Context) -> dict[str, Any]:
     }
 
 
-def _one(context: Context, width: int, eta: float, times: np.ndarray) -> dict[str, Any]:
-    n, y = context.task.n, context.task.y
-    # Above the threshold the drift is of order one and scatters little; just below it scatters most, and the few
-    # networks of the quick run would not tell its exponent from one outside the band.
-    seeds = context.settings.seeds_at(width)
+def _networks(context: Context, width: int, eta: float) -> int:
+    """Above the threshold the drift is of order one and scatters little; just below it scatters most, and the few
+    networks of the quick run would not tell its exponent from one outside the band.
+    """
     if eta > 2:
-        seeds = context.fewer_seeds(width) // 2 + 1
-    elif eta > 1 and context.settings.effort == "quick":
-        seeds *= 2
-    # The curves are those of the first network; of the others only the end is wanted.
-    looks = [times, *([context.ends(times[-1])] * (seeds - 1))]
-    runs = [context.train(width, context.seed("rates", width, i), look, Rule(rate=eta)) for i, look in enumerate(looks)]
+        return context.fewer_seeds(width) // 2 + 1
+    return context.settings.seeds_at(width) * (2 if eta > 1 and context.settings.effort == "quick" else 1)
+
+
+def _one_width(context: Context, width: int, times: np.ndarray) -> list[dict[str, Any]]:
+    """One row for each rate."""
+    etas, n, y = context.sizes.etas, context.task.n, context.task.y
+    counts = [_networks(context, width, eta) for eta in etas]
+    runs: list[list[Trained]] = [[] for _ in etas]
+    for i in range(max(counts)):
+        # The curves are those of the first network; of the others only the end is wanted.
+        look = times if i == 0 else context.ends(times[-1])
+        for eta, count, row in zip(etas, counts, runs, strict=True):
+            if i < count:
+                row.append(context.train(width, context.seed("rates", width, i), look, Rule(rate=eta)))
+    return [_row(row, n, y) for row in runs]
+
+
+def _row(runs: list[Trained], n: int, y: np.ndarray) -> dict[str, Any]:
     loss = [0.5 * ((r.record.f[:, :n] - y) ** 2).sum(1) for r in runs]
     return {
         "drift": [r.record.drift[-1] for r in runs],

@@ -44,12 +44,14 @@ def run(context: Context) -> dict[str, Any]:
             "exponent": fit["slope"],
             "exponent_ci": fit["ci"],
         }
-    for k, width in enumerate(context.widths):
+
+    def one_width(width: int) -> np.ndarray:
         draws = [at_start(context.shape(width), context.seed("spectrum", width, i), X).ntk for i in range(3)]
-        values = np.array([_eigenvalues(K) for K in draws])
+        return np.array([_eigenvalues(K) for K in draws])
+
+    for values in context.map(one_width, context.widths):
         out["finite"].append(values[0])
         out["finite_condition"].append([v[0] / v[-1] if v[-1] > 0 else None for v in values])
-        context.tick(k + 1, len(context.widths))
     return out
 
 
