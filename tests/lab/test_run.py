@@ -27,7 +27,7 @@ def small():
         quick = dataclasses.replace(_settings.EFFORT["quick"], **SMALL)
         patch.setitem(_settings.EFFORT, "quick", quick)
         for module, name, value in (
-            (_rich, "STEPS", 20), (_rich, "NETWORKS", 2), (_rich, "TRAINING", 60), (_rich, "HELD_OUT", 100),
+            (_rich, "STEPS", 20), (_rich, "TRAINING", 60), (_rich, "HELD_OUT", 100),
             (_prediction, "HELD_OUT", 100), (_spectrum, "POINTS", 65),
         ):  # fmt: skip
             patch.setattr(module, name, value)
@@ -36,9 +36,13 @@ def small():
 
 @pytest.fixture(scope="module")
 def whole(small, tmp_path_factory):
-    events = []
+    events, figures = [], []
     out = tmp_path_factory.mktemp("lab")
-    return lab.run(small, out, events.append), events, out
+
+    def figure_made(figure):
+        figures.append((events[-1]["job"], figure))
+
+    return lab.run(small, out, events.append, figure_made), events, out, figures
 
 
 def _numbers(value):
@@ -53,7 +57,7 @@ def _numbers(value):
 
 
 def test_document(whole):
-    document, _, out = whole
+    document, _, out, _ = whole
     assert [r["error"] for r in document["experiments"]] == [None] * len(EXPERIMENTS)
     assert document["complete"]
     assert document["schema"] == 1
@@ -66,6 +70,15 @@ def test_document(whole):
     namespace: dict = {}
     exec(document["network"]["code"], namespace)
     assert namespace["net"] is not None
+
+
+def test_figures_are_made_as_soon_as_they_can_be(whole):
+    document, _, _, figures = whole
+    assert {figure["id"]: figure for _, figure in figures} == document["figures"]
+    made = {figure["id"]: job for job, figure in figures}
+    assert made["F3"] == "initialisation"
+    assert made["F5"] == "training"  # it needs both
+    assert made["F16"] == "rates"
 
 
 def test_claims(whole):

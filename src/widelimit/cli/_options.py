@@ -42,7 +42,7 @@ class LabOptions:
     seed
         The seed all random numbers come from.
     quick
-        About two minutes on two cores; wider error bars.
+        About 90 seconds on two cores; wider error bars.
     full
         Wider networks and more of them: an hour or so.
     """
