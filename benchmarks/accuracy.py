@@ -13,8 +13,7 @@ The numbers that the networks see are taken as exact: inputs are rounded to the 
 hyperparameters are exact in float32.  An error is |computed - exact| / |exact|, per pair, the largest of NNGP and
 NTK; where the exact value is 0, anything but 0 counts as infinite.  A kernel that changes its sign between two angles
 is 0 in between, where no rounded input has a relative error: an entry below 1/100 of the geometric mean of its two
-diagonal ones is judged relative to that mean, and the row is marked `*` (only kernels named in
-`CROSSING`).  Exit code 1 if a target is missed.
+diagonal ones is judged relative to that hundredth, and the row is marked `*` (only kernels named in `CROSSING`).  Exit code 1 if a target is missed.
 """
 
 from __future__ import annotations
@@ -113,13 +112,13 @@ def exact(name: str, depth: int, b_std: float, X: np.ndarray) -> list[list[mpf]]
 
 
 def relative(got: float, truth: mpf, size: mpf) -> float:
-    """Error relative to the truth, or to `size` where the truth is below `FLOOR` of it: see the top of the file."""
+    """Error relative to the truth, or to `FLOOR` of `size` where the truth is smaller: see the top of the file."""
     if not np.isfinite(got):
         return float("inf")
     if truth == 0:
         return 0.0 if got == 0 else float("inf")
     with mp.workdps(60):
-        return float(abs(mpf(float(got)) - truth) / (size if abs(truth) < FLOOR * size else abs(truth)))
+        return float(abs(mpf(float(got)) - truth) / max(abs(truth), FLOOR * size))
 
 
 def errors(case: dict, got: np.ndarray, truth: list[list[mpf]]) -> tuple[np.ndarray, bool]:

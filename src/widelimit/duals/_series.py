@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 
 import jax
@@ -16,10 +17,17 @@ from widelimit.duals._rectified import _theta
 __all__ = ["Series", "jumps", "series_cross"]
 
 _TINY = 1e-12
+# Jumps at 0 of phi and of this many derivatives are looked for.
+_DERIVATIVES = 9
 
 
 def _order(dtype) -> int:
     return 256 if dtype == jnp.float64 else 96
+
+
+def _split(jumps, dtype) -> tuple[float, ...]:
+    """The jumps that are split off: in float32 the high powers would cost more digits than they save."""
+    return tuple(jumps) if dtype == jnp.float64 else tuple(jumps[:3])
 
 
 @functools.lru_cache(maxsize=4)
@@ -35,38 +43,91 @@ def _rule(order: int):
 @functools.lru_cache(maxsize=4)
 def _rectified_coefficients(order: int):
     z, H = _rule(order)
-    return np.stack([H @ np.where(z > 0, z**i, 0.0) for i in range(3)])
+    return np.stack([H @ np.where(z > 0, z**i, 0.0) for i in range(_DERIVATIVES + 1)])
 
 
-def _jumps(function) -> tuple[float, float, float]:
-    """Jumps at 0 of phi, phi', phi''; those below 1e-9 count as none.  Numbers also where the caller is traced."""
-    out = []
+@functools.lru_cache(maxsize=64)
+def _jumps(function) -> tuple[float, ...]:
+    """Jumps at 0 of phi, phi', ... phi^(9); what smoothness explains, and below 1e-9, counts as none.
+
+    Numbers also where the caller is traced.  Empty if phi, phi' and phi'' do not jump.
+    """
+    out: list[float] = []
     f = function
     with jax.ensure_compile_time_eval():
         for _ in range(3):
-            right, left = f(jnp.asarray(_TINY)), f(jnp.asarray(-_TINY))
-            jump = float(right - left)
-            out.append(jump if abs(jump) > 1e-9 * max(1.0, abs(float(right))) else 0.0)
-            f = derivative(f)
-    return out[0], out[1], out[2]
+            right, left = (float(f(jnp.asarray(z))) for z in (_TINY, -_TINY))
+            slope = float(derivative(f)(jnp.asarray(_TINY)))
+            smooth = 1e-9 * max(1.0, abs(right)) + 4 * _TINY * abs(slope)
+            out.append(right - left if abs(right - left) > smooth else 0.0)
+            f, second = derivative(f), f
+        if not any(out):
+            return ()
+        return (*out, *_higher_jumps(second))
 
 
-def _corner(i: int, j: int, pair: Pair, theta):
-    """``E[u+^i v+^j]`` for i, j in 0, 1, 2 (Cho & Saul 2009 for i = j; by Price's theorem otherwise)."""
-    if i > j:
-        return _corner(j, i, Pair(pair.k, pair.v2, pair.v1, pair.m, pair.p), theta)
-    s1, s2 = deviation(pair.v1), deviation(pair.v2)
-    s = s1 * s2
-    c = jnp.where(s > 0, pair.k / jnp.where(s > 0, s, 1), 0)
-    unit = {
-        (0, 0): lambda: (jnp.pi - theta) / (2 * jnp.pi),
-        (0, 1): lambda: (1 + c) / (2 * (2 * jnp.pi) ** 0.5),
-        (0, 2): lambda: (jnp.pi - theta + c * jnp.sin(theta)) / (2 * jnp.pi),
-        (1, 1): lambda: (jnp.sin(theta) + (jnp.pi - theta) * c) / (2 * jnp.pi),
-        (1, 2): lambda: (1 + c) ** 2 / (2 * (2 * jnp.pi) ** 0.5),
-        (2, 2): lambda: (3 * jnp.sin(theta) * c + (jnp.pi - theta) * (1 + 2 * c**2)) / (2 * jnp.pi),
-    }[i, j]()
-    return s1**i * s2**j * unit
+def _higher_jumps(second) -> list[float]:
+    """Jumps of phi^(3), phi^(4), ... from phi'' on either side: differentiating on would take twice as long for each.
+
+    From Chebyshev interpolants, the shorter the steeper phi''.  They need not be exact: what is split off is added
+    back in closed form, so that an error of theirs leaves as small a jump behind, and none at all is also right.
+    """
+    degree, count = 12, _DERIVATIVES - 2
+    nodes = np.polynomial.chebyshev.chebpts1(degree + 1)
+    between = np.cos(np.linspace(0.1, 3.0, 20))
+    points, compiled = np.concatenate([nodes, between]), jax.jit(second)
+    sides = []
+    for side in (1.0, -1.0):
+        for half in 0.25 * 0.5 ** np.arange(10):
+            values, check = np.split(np.asarray(compiled(jnp.asarray(side * half * (1 + points)))), [degree + 1])
+            fit = np.polynomial.Chebyshev.fit(nodes, values, degree, domain=[-1, 1])
+            if np.abs(fit(between) - check).max() <= 1e-12 * np.abs(values).max():
+                sides.append([float(fit.deriv(i)(-1.0)) * (side / half) ** i for i in range(1, count + 1)])
+                break
+    if len(sides) < 2:
+        return [0.0] * count
+    return [r - l if abs(r - l) > 1e-6 * max(1.0, abs(r)) else 0.0 for r, l in zip(*sides, strict=True)]
+
+
+class _Corners:
+    """``E[u+^i v+^j]`` for all i, j, by Stein's lemma (Cho & Saul 2009 for i = j): with unit variances, correlation c,
+    ``q = sqrt(1 - c^2)`` and ``m_j = E[z+^j]``
+
+        J(i, j) = (i - 1) J(i - 2, j) + c j J(i - 1, j - 1) + [i = 1] q^j m_j / sqrt(2 pi),
+
+    from ``J(0, 0) = (pi - theta)/(2 pi)`` and ``J(0, 1) = (1 + c)/(2 sqrt(2 pi))``.
+    """
+
+    def __init__(self, pair: Pair) -> None:
+        self.theta = _theta(pair)
+        self.sigma = deviation(pair.v1), deviation(pair.v2)
+        s = self.sigma[0] * self.sigma[1]
+        self.c = jnp.where(s > 0, pair.k / jnp.where(s > 0, s, 1), 0)
+        self.known: dict[tuple[int, int], jax.Array] = {}
+
+    def __call__(self, i: int, j: int):
+        return self.sigma[0] ** i * self.sigma[1] ** j * self._unit(min(i, j), max(i, j))
+
+    def _unit(self, i: int, j: int):
+        if (i, j) not in self.known:
+            self.known[i, j] = self._recursion(i, j)
+        return self.known[i, j]
+
+    def _recursion(self, i: int, j: int):
+        edge = (2 * jnp.pi) ** -0.5
+        if j == 0:
+            return (jnp.pi - self.theta) / (2 * jnp.pi)
+        if i == 0:
+            if j == 1:
+                return (1 + self.c) * edge / 2
+            return (j - 1) * self._unit(0, j - 2) + self.c * self._edge(j - 1) * edge
+        if i == 1:
+            return self._edge(j) * edge + self.c * j * self._unit(0, j - 1)
+        return (i - 1) * self._unit(i - 2, j) + self.c * j * self._unit(i - 1, j - 1)
+
+    def _edge(self, j: int):
+        # q^j E[z+^j]
+        return jnp.sin(self.theta) ** j * (2 ** (j / 2 - 1) * math.gamma((j + 1) / 2) / math.pi**0.5)
 
 
 def _coefficients(function, jumps, v, mean=None):
@@ -80,9 +141,9 @@ def _coefficients(function, jumps, v, mean=None):
     total = jnp.moveaxis(function(u) @ H.T, -1, 0)
     corners = jnp.zeros_like(total)
     table = _rectified_coefficients(_order(dtype))
-    for i, jump in enumerate(jumps):
+    for i, jump in enumerate(_split(jumps, dtype)):
         if jump:
-            row = jnp.asarray(table[i] * (jump / max(i, 1)), dtype).reshape((-1,) + (1,) * v.ndim)
+            row = jnp.asarray(table[i] * (jump / math.factorial(i)), dtype).reshape((-1,) + (1,) * v.ndim)
             corners = corners + row * sigma**i
     return total - corners, corners
 
@@ -90,15 +151,16 @@ def _coefficients(function, jumps, v, mean=None):
 def _expectation(first, second, jumps1, jumps2, pair: Pair, same: bool, means=(None, None)):
     """``E[phi(u) psi(v)]`` of two functions with given jumps at 0."""
     if any(m is not None for m in means):
-        jumps1 = jumps2 = (0.0, 0.0, 0.0)
+        jumps1 = jumps2 = ()
     corner = jnp.zeros_like(pair.k)
+    jumps1, jumps2 = (_split(jumps, corner.dtype) for jumps in (jumps1, jumps2))
     if any(jumps1) and any(jumps2):
-        theta = _theta(pair)
         pair = pair.with_gap()
+        corners = _Corners(pair)
         for i, a in enumerate(jumps1):
             for j, b in enumerate(jumps2):
                 if a and b:
-                    corner = corner + a * b / (max(i, 1) * max(j, 1)) * _corner(i, j, pair, theta)
+                    corner = corner + a * b / (math.factorial(i) * math.factorial(j)) * corners(i, j)
     v1, v2 = jnp.asarray(pair.v1), jnp.asarray(pair.v2)
     r1, c1 = _coefficients(first, jumps1, v1, means[0])
     r2, c2 = (r1, c1) if same and pair.v2 is pair.v1 else _coefficients(second, jumps2, v2, means[1])
@@ -132,14 +194,15 @@ class Series(Dual):
     """``phi`` given as a JAX function; ``E[phi(u) phi(v)] = sum_k a_k(v1) a_k(v2) rho^k``, ``rho = k/s``.
 
     ``a_k(v) = E[phi(sqrt(v) z) He_k(z)] / sqrt(k!)`` by quadrature on either side of 0, 256 terms in float64 and 96
-    in float32.  Jumps of phi, phi', phi'' at 0 (relu-like, elu, selu) are subtracted as multiples of ``max(z, 0)^i``,
-    whose expectations are closed.  What is cut off is at most Parseval's defect ``E[phi^2] - sum_k a_k^2``
-    (`error`).  Source: Mehler 1866; Daniely et al. 2016, section 11 (dual activations).
+    in float32.  Jumps at 0 of phi and its first nine derivatives (relu-like, elu, selu) are subtracted as multiples of
+    ``max(z, 0)^i``, whose expectations are closed (in float32 those of phi, phi', phi'').  What is cut off is at most
+    Parseval's defect ``E[phi^2] - sum_k a_k^2`` (`error`).  Source: Mehler 1866; Daniely et al. 2016, section 11
+    (dual activations).
     """
 
     function: Callable
-    jumps: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    derivative_jumps: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    jumps: tuple[float, ...] = ()
+    derivative_jumps: tuple[float, ...] = ()
     note = "Hermite series"
 
     @classmethod
@@ -185,9 +248,10 @@ def _defects(function, jumps, v, mean=None):
     """Parseval defects of the remainder and of the corners, and ``E[phi^2]``."""
     r, c = _coefficients(function, jumps, v, mean)
     whole = moment(lambda z: function(z) ** 2, v, mean)
+    weights = [jump / math.factorial(i) for i, jump in enumerate(_split(jumps, jnp.result_type(v)))]
 
     def corners(z):
-        return sum(jump / max(i, 1) * jnp.where(z > 0, z**i, 0) for i, jump in enumerate(jumps)) + 0 * z
+        return sum(weight * jnp.where(z > 0, z**i, 0) for i, weight in enumerate(weights)) + 0 * z
 
     R = moment(lambda z: (function(z) - corners(z)) ** 2, v, mean) - jnp.sum(r**2, axis=0)
     C = moment(lambda z: corners(z) ** 2, v, mean) - jnp.sum(c**2, axis=0)
@@ -204,7 +268,7 @@ def series_cross_error(first: Dual, second: Dual, variances, means=(None, None))
     """Bound on the error of `series_cross` at any k, relative to ``sqrt(E[phi^2] E[psi^2])`` (Cauchy-Schwarz)."""
     shifted = any(m is not None for m in means)
     parts = [
-        _defects(d, (0.0, 0.0, 0.0) if shifted else jumps(d), v, mean)
+        _defects(d, () if shifted else jumps(d), v, mean)
         for d, v, mean in zip((first, second), variances, means, strict=True)
     ]
     (R1, C1, h1), (R2, C2, h2) = (tuple(map(jnp.max, p)) for p in parts)
@@ -212,6 +276,6 @@ def series_cross_error(first: Dual, second: Dual, variances, means=(None, None))
     return bound / jnp.maximum(jnp.sqrt(h1 * h2), jnp.finfo(h1.dtype).tiny)
 
 
-def jumps(dual: Dual) -> tuple[float, float, float]:
-    """Jumps at 0 of phi, phi', phi''."""
+def jumps(dual: Dual) -> tuple[float, ...]:
+    """Jumps at 0 of phi, phi', ... phi^(9)."""
     return dual.jumps if isinstance(dual, Series) else _jumps(dual)

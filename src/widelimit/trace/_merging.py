@@ -30,7 +30,9 @@ __all__ = ["function_of", "multiply_nodes"]
 
 
 def _chain(node: Node):
-    """Ways to see a node as a function of one Gaussian field: pairs (field, expression), outermost first."""
+    """Ways to see a node as a function of one Gaussian field: pairs (field, expression), outermost first, but a field
+    that is shifted by a number after the one that is not: closed forms are those of centred Gaussians.
+    """
     if isinstance(node, Const):
         return None
     if isinstance(node, Ew):
@@ -41,8 +43,8 @@ def _chain(node: Node):
                 out.append((root, expression))
         return out
     if node.gaussian:
-        out = [(node, Variable())]
-        return out + _affine_chain(node)
+        inner, shift = _affine_chain(node)
+        return [*inner, (node, Variable())] if shift else [(node, Variable()), *inner]
     if isinstance(node, Sum):
         found = _common([child for _, child in node.terms])
         out = []
@@ -61,22 +63,22 @@ def _chain(node: Node):
 
 
 def _affine_chain(node: Node):
-    """``c u + d`` with numbers c, d as a function of u."""
+    """``c u + d`` with numbers c, d as a function of u, and d."""
     if not isinstance(node, Sum):
-        return []
+        return [], 0.0
     varying = [(c, n) for c, n in node.terms if not isinstance(n, Const)]
     constants = [(c, n.array) for c, n in node.terms if isinstance(n, Const)]
     if len(varying) != 1 or not all(is_number(c) for c, _ in varying + constants):
-        return []
+        return [], 0.0
     if any(jnp.size(a) != 1 or is_traced(a) for _, a in constants):
-        return []
+        return [], 0.0
     shift = sum(float(c) * np.asarray(a, float).item() for c, a in constants)
     coefficient, child = varying[0]
     out = []
     for root, e in _chain(child) or []:
         scaled = e if float(coefficient) == 1 else applied(lax.mul_p, constant_expression(coefficient), e)
         out.append((root, scaled if shift == 0 else applied(lax.add_p, scaled, Literal(shift))))
-    return out
+    return out, shift
 
 
 def function_of(primitive, params: tuple, nodes: list[Node]) -> Node | None:
