@@ -13,7 +13,8 @@ The numbers that the networks see are taken as exact: inputs are rounded to the 
 hyperparameters are exact in float32.  An error is |computed - exact| / |exact|, per pair, the largest of NNGP and
 NTK; where the exact value is 0, anything but 0 counts as infinite.  A kernel that changes its sign between two angles
 is 0 in between, where no rounded input has a relative error: an entry below 1/100 of the geometric mean of its two
-diagonal ones is judged relative to that hundredth, and the row is marked `*` (only kernels named in `CROSSING`).  Exit code 1 if a target is missed.
+diagonal ones is judged relative to that hundredth, and the row is marked `*` (only kernels named in
+`CROSSING`).  Exit code 1 if a target is missed.
 """
 
 from __future__ import annotations
