@@ -30,9 +30,7 @@ __all__ = ["function_of", "multiply_nodes"]
 
 
 def _chain(node: Node):
-    """Ways to see a node as a function of one Gaussian field: pairs (field, expression), outermost first, but a field
-    that is shifted by a number after the one that is not: closed forms are those of centred Gaussians.
-    """
+    """Ways to see a node as a function of one Gaussian field: pairs (field, expression), outermost first."""
     if isinstance(node, Const):
         return None
     if isinstance(node, Ew):
@@ -43,8 +41,8 @@ def _chain(node: Node):
                 out.append((root, expression))
         return out
     if node.gaussian:
-        inner, shift = _affine_chain(node)
-        return [*inner, (node, Variable())] if shift else [(node, Variable()), *inner]
+        out = [(node, Variable())]
+        return out + _affine_chain(node)
     if isinstance(node, Sum):
         found = _common([child for _, child in node.terms])
         out = []
@@ -63,22 +61,22 @@ def _chain(node: Node):
 
 
 def _affine_chain(node: Node):
-    """``c u + d`` with numbers c, d as a function of u, and d."""
+    """``c u + d`` with numbers c, d as a function of u."""
     if not isinstance(node, Sum):
-        return [], 0.0
+        return []
     varying = [(c, n) for c, n in node.terms if not isinstance(n, Const)]
     constants = [(c, n.array) for c, n in node.terms if isinstance(n, Const)]
     if len(varying) != 1 or not all(is_number(c) for c, _ in varying + constants):
-        return [], 0.0
+        return []
     if any(jnp.size(a) != 1 or is_traced(a) for _, a in constants):
-        return [], 0.0
+        return []
     shift = sum(float(c) * np.asarray(a, float).item() for c, a in constants)
     coefficient, child = varying[0]
     out = []
     for root, e in _chain(child) or []:
         scaled = e if float(coefficient) == 1 else applied(lax.mul_p, constant_expression(coefficient), e)
         out.append((root, scaled if shift == 0 else applied(lax.add_p, scaled, Literal(shift))))
-    return out, shift
+    return out
 
 
 def function_of(primitive, params: tuple, nodes: list[Node]) -> Node | None:
