@@ -20,3 +20,14 @@ def test_single_precision_where_terms_depend_on_each_other(activation):
     single, double = wl.gram(wl.kernels(net), jnp.asarray(X)), wl.gram(wl.kernels(net), X)
     for a, b in zip(single, double, strict=True):
         np.testing.assert_allclose(a, b, rtol=5e-6)
+
+
+def test_a_function_of_a_shifted_preactivation_keeps_its_closed_form():
+    """``sin(z + pi/4)`` is a function of z, not of a Gaussian with a mean: RBF networks stay exact when deep."""
+    hidden = [m for _ in range(10) for m in (nn.Dense(8), nn.Rbf(0.5))]
+    k = wl.kernels(nn.Sequential(*hidden, nn.Dense(1)))
+    x = jnp.asarray(np.random.default_rng(0).standard_normal(5), jnp.float32)
+    x = x / jnp.linalg.norm(x) * 5**0.5
+    both = k(x, x + 0)
+    assert float(both.nngp) == pytest.approx(1, rel=1e-6)
+    assert float(both.ntk) == pytest.approx(11, rel=2e-6)  # each layer adds its NNGP, and E[phi' phi'] = 1

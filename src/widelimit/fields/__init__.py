@@ -1,7 +1,15 @@
 """The graph of wide random fields and the rules for their covariances."""
 
 from widelimit.duals import DEFAULT_POINTS
-from widelimit.fields._composition import applied, combined, constant_expression, expanded, is_number, substitute
+from widelimit.fields._composition import (
+    affine,
+    applied,
+    combined,
+    constant_expression,
+    expanded,
+    is_number,
+    substitute,
+)
 from widelimit.fields._covariance import Covariance
 from widelimit.fields._errors import UnknownLimitError
 from widelimit.fields._expression import (
@@ -19,5 +27,5 @@ __all__ = [
     "Apply", "Axes", "Const", "Covariance", "DEFAULT_POINTS", "Derivative", "Ew", "Frozen", "Joint", "Linear",
     "Literal", "Mat", "Node",
     "Noise", "Parameter", "Prior", "Prod", "Sum", "UnknownLimitError", "Variable", "Vec", "applied", "combined",
-    "constant_expression", "dual_of", "expanded", "has_parameters", "is_number", "substitute",
+    "affine", "constant_expression", "dual_of", "expanded", "has_parameters", "is_number", "substitute",
 ]  # fmt: skip

@@ -5,13 +5,25 @@ from __future__ import annotations
 import functools
 
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from widelimit._precision import at_once, is_traced
-from widelimit.fields._expression import Apply, Derivative, Literal, Parameter, Variable
+from widelimit.duals import Series
+from widelimit.fields._expression import Apply, Derivative, Literal, Parameter, Variable, dual_of, has_parameters
 from widelimit.fields._node import Const, Ew, Joint, Node, Prod, Sum
 
-__all__ = ["applied", "as_joint", "combined", "constant_expression", "expanded", "is_number", "substitute"]
+__all__ = [
+    "affine",
+    "applied",
+    "as_joint",
+    "combined",
+    "constant_expression",
+    "expanded",
+    "is_number",
+    "substitute",
+    "unshifted",
+]
 
 
 def is_number(value) -> bool:
@@ -57,6 +69,36 @@ def combined(coefficients, expressions):
         term = e if one else applied(lax.mul_p, constant_expression(c), e)
         total = term if total is None else applied(lax.add_p, total, term)
     return total
+
+
+def affine(node: Node):
+    """``(c, u, d)`` of a field ``c u + d`` with numbers c, d that are known; else None."""
+    if not isinstance(node, Sum):
+        return None
+    varying = [(c, n) for c, n in node.terms if not isinstance(n, Const)]
+    constants = [(c, n.array) for c, n in node.terms if isinstance(n, Const)]
+    if len(varying) != 1 or not all(is_number(c) for c, _ in varying + constants):
+        return None
+    if any(jnp.size(a) != 1 or is_traced(a) for _, a in constants):
+        return None
+    (c, u), d = varying[0], sum((float(c) * np.asarray(a, float).item() for c, a in constants), 0.0)
+    return float(c), u, d
+
+
+def unshifted(node: Node) -> Node:
+    """``phi(c u + d)`` as a function of u where that has a closed form: those are of centred Gaussians.
+
+    A series or a kink off 0 stays as it is: what is known of the shifted one then decides.
+    """
+    found = affine(node.leaf) if isinstance(node, Ew) else None
+    if found is None or found[2] == 0 or has_parameters(node.expression):
+        return node
+    c, u, d = found
+    inner = Variable() if c == 1 else applied(lax.mul_p, Literal(c), Variable())
+    expression = substitute(node.expression, [applied(lax.add_p, inner, Literal(d))])
+    if expression is None or isinstance(dual_of(expression), Series):
+        return node
+    return Ew(expression, u)
 
 
 def expanded(node: Node, leaves: list[Node]):

@@ -61,7 +61,7 @@ class Covariance:
             elif kind == "joint":
                 value = _composition.as_joint(X) or X
             elif kind == "merged":
-                value = self.joint(X) if _product.is_entangled(self, X) else X
+                value = _simplified(self, X)
             elif kind == "gap":
                 value = _gap.gap(self, X, Y, tie)
             else:
@@ -70,8 +70,11 @@ class Covariance:
         return self._memo[key]
 
     def merged(self, X: Node) -> Node:
-        """X, or one function of all the Gaussian fields in it where its factors do not come apart."""
-        if not isinstance(X, Sum | Prod) or X.gaussian:
+        """X, or one function of all the Gaussian fields in it where its factors do not come apart.
+
+        A function of a field shifted by a number is one of the field itself where that has a closed form.
+        """
+        if not isinstance(X, Sum | Prod | Ew) or X.gaussian:
             return X
         return self._remember("merged", X, X, ())
 
@@ -134,6 +137,12 @@ def _merged(cov, X, Y):
     if isinstance(Y, Joint) and isinstance(X, Sum | Prod) and not X.gaussian:
         X = cov.joint(X)
     return X, Y
+
+
+def _simplified(cov, X):
+    if isinstance(X, Ew):
+        return _composition.unshifted(X)
+    return cov.joint(X) if _product.is_entangled(cov, X) else X
 
 
 def _mean(cov, X):

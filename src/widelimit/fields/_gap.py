@@ -48,12 +48,14 @@ def gap(cov, X: Node, Y: Node, tie: Tie):
 
 def _one_function(cov, X: Node) -> Node:
     """``a phi(u) + b psi(u)`` as the one function of u that it is: its terms are not independent."""
+    if isinstance(X, Ew):
+        return cov.merged(X)
     if not isinstance(X, Sum) or X.gaussian:
         return X
     joint = cov.joint(X)
     if not isinstance(joint, Joint) or len(joint.leaves) > 1 or has_parameters(joint.expression):
         return X
-    return Ew(joint.expression, joint.leaves[0])
+    return cov.merged(Ew(joint.expression, joint.leaves[0]))
 
 
 def _equal(v):

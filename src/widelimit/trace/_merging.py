@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
-from widelimit._precision import is_traced
 from widelimit.fields import (
     Apply,
     Const,
@@ -17,12 +14,12 @@ from widelimit.fields import (
     Prod,
     Sum,
     Variable,
+    affine,
     applied,
     combined,
     constant_expression,
     expanded,
     has_parameters,
-    is_number,
     substitute,
 )
 
@@ -62,20 +59,14 @@ def _chain(node: Node):
 
 def _affine_chain(node: Node):
     """``c u + d`` with numbers c, d as a function of u."""
-    if not isinstance(node, Sum):
+    found = affine(node)
+    if found is None:
         return []
-    varying = [(c, n) for c, n in node.terms if not isinstance(n, Const)]
-    constants = [(c, n.array) for c, n in node.terms if isinstance(n, Const)]
-    if len(varying) != 1 or not all(is_number(c) for c, _ in varying + constants):
-        return []
-    if any(jnp.size(a) != 1 or is_traced(a) for _, a in constants):
-        return []
-    shift = sum(float(c) * np.asarray(a, float).item() for c, a in constants)
-    coefficient, child = varying[0]
+    c, child, d = found
     out = []
     for root, e in _chain(child) or []:
-        scaled = e if float(coefficient) == 1 else applied(lax.mul_p, constant_expression(coefficient), e)
-        out.append((root, scaled if shift == 0 else applied(lax.add_p, scaled, Literal(shift))))
+        scaled = e if c == 1 else applied(lax.mul_p, Literal(c), e)
+        out.append((root, scaled if d == 0 else applied(lax.add_p, scaled, Literal(d))))
     return out
 
 
