@@ -89,45 +89,61 @@ def _higher_jumps(second) -> list[float]:
     return [r - l if abs(r - l) > 1e-6 * max(1.0, abs(r)) else 0.0 for r, l in zip(*sides, strict=True)]
 
 
-class _Corners:
-    """``E[u+^i v+^j]`` for all i, j, by Stein's lemma (Cho & Saul 2009 for i = j): with unit variances, correlation c,
-    ``q = sqrt(1 - c^2)`` and ``m_j = E[z+^j]``
+def _corners(pair: Pair, jumps1, jumps2):
+    """``sum_ij a_i b_j / (i! j!) E[u+^i v+^j]`` for jumps a_i of the one function and b_j of the other.
+
+    By Stein's lemma (Cho & Saul 2009 for i = j): with unit variances, correlation c, ``q = sqrt(1 - c^2)`` and
+    ``m_j = E[z+^j]``, ``J(i, j) = E[u+^i v+^j]`` is
 
         J(i, j) = (i - 1) J(i - 2, j) + c j J(i - 1, j - 1) + [i = 1] q^j m_j / sqrt(2 pi),
 
-    from ``J(0, 0) = (pi - theta)/(2 pi)`` and ``J(0, 1) = (1 + c)/(2 sqrt(2 pi))``.
+    from ``J(0, 0) = (pi - theta)/(2 pi)`` and ``J(0, 1) = (1 + c)/(2 sqrt(2 pi))``; where j = 0 its second term is
+    ``c q^(i - 1) m_(i - 1) / sqrt(2 pi)``.
     """
+    theta = _theta(pair)
+    sigma1, sigma2 = deviation(pair.v1), deviation(pair.v2)
+    s = sigma1 * sigma2
+    c = jnp.where(s > 0, pair.k / jnp.where(s > 0, s, 1), 0)
+    weights = [tuple(a / math.factorial(i) for i, a in enumerate(jumps)) for jumps in (jumps1, jumps2)]
+    return _corner_sum(theta, c, sigma1, sigma2, *weights)
 
-    def __init__(self, pair: Pair) -> None:
-        self.theta = _theta(pair)
-        self.sigma = deviation(pair.v1), deviation(pair.v2)
-        s = self.sigma[0] * self.sigma[1]
-        self.c = jnp.where(s > 0, pair.k / jnp.where(s > 0, s, 1), 0)
-        self.known: dict[tuple[int, int], jax.Array] = {}
 
-    def __call__(self, i: int, j: int):
-        return self.sigma[0] ** i * self.sigma[1] ** j * self._unit(min(i, j), max(i, j))
+@functools.partial(jax.jit, static_argnums=(4, 5))
+def _corner_sum(theta, c, sigma1, sigma2, weights1, weights2):
+    """The sum over i of ``weights1_i sigma1^i`` times row i of J, a row at a time: all j on a leading axis."""
+    theta, c = jnp.broadcast_arrays(theta, c)
+    count = max(len(weights1), len(weights2))
 
-    def _unit(self, i: int, j: int):
-        if (i, j) not in self.known:
-            self.known[i, j] = self._recursion(i, j)
-        return self.known[i, j]
+    def column(values):
+        return jnp.asarray(values, c.dtype).reshape(-1, *(1,) * c.ndim)
 
-    def _recursion(self, i: int, j: int):
-        edge = (2 * jnp.pi) ** -0.5
-        if j == 0:
-            return (jnp.pi - self.theta) / (2 * jnp.pi)
-        if i == 0:
-            if j == 1:
-                return (1 + self.c) * edge / 2
-            return (j - 1) * self._unit(0, j - 2) + self.c * self._edge(j - 1) * edge
-        if i == 1:
-            return self._edge(j) * edge + self.c * j * self._unit(0, j - 1)
-        return (i - 1) * self._unit(i - 2, j) + self.c * j * self._unit(i - 1, j - 1)
+    order, edge = column(range(count)), (2 * math.pi) ** -0.5
+    m = column([2 ** (j / 2 - 1) * math.gamma((j + 1) / 2) / math.pi**0.5 for j in range(count)])
+    q = jnp.sin(theta)
+    edges = m * edge * q**order
+    w1, w2 = (column(w + (0.0,) * (count - len(w))) for w in (weights1, weights2))
+    first = w1 * sigma1**order
+    second = w2 * sigma2**order
 
-    def _edge(self, j: int):
-        # q^j E[z+^j]
-        return jnp.sin(self.theta) ** j * (2 ** (j / 2 - 1) * math.gamma((j + 1) / 2) / math.pi**0.5)
+    def row(state, inputs):  # two rows before, one before -> one before, this one
+        older, old = state
+        i, corner, weight = inputs
+        below = jnp.concatenate([corner[None], (order * jnp.roll(old, 1, axis=0))[1:]])
+        new = c * below + (i - 1) * older + jnp.where(i == 1, edges, 0)
+        return (old, new), weight * (new * second).sum(0)
+
+    def next_of_first(state, inputs):  # row 0 alone, by the same recursion in j
+        j, corner = inputs
+        new = (j - 1) * state[0] + c * corner
+        return (state[1], new), new
+
+    start = (math.pi - theta) / (2 * math.pi), (1 + c) * (edge / 2)
+    j = jnp.arange(2, count, dtype=c.dtype)
+    _, rest = jax.lax.scan(next_of_first, start, (j, edges[1:-1]))
+    zeroth = jnp.concatenate([jnp.stack(start), rest])
+    i = jnp.arange(1, count, dtype=c.dtype)
+    _, parts = jax.lax.scan(row, (jnp.zeros_like(zeroth), zeroth), (i, edges[:-1], first[1:]))
+    return parts.sum(0) + first[0] * (zeroth * second).sum(0)
 
 
 def _coefficients(function, jumps, v, mean=None):
@@ -155,12 +171,7 @@ def _expectation(first, second, jumps1, jumps2, pair: Pair, same: bool, means=(N
     corner = jnp.zeros_like(pair.k)
     jumps1, jumps2 = (_split(jumps, corner.dtype) for jumps in (jumps1, jumps2))
     if any(jumps1) and any(jumps2):
-        pair = pair.with_gap()
-        corners = _Corners(pair)
-        for i, a in enumerate(jumps1):
-            for j, b in enumerate(jumps2):
-                if a and b:
-                    corner = corner + a * b / (math.factorial(i) * math.factorial(j)) * corners(i, j)
+        corner = corner + _corners(pair.with_gap(), jumps1, jumps2)
     v1, v2 = jnp.asarray(pair.v1), jnp.asarray(pair.v2)
     r1, c1 = _coefficients(first, jumps1, v1, means[0])
     r2, c2 = (r1, c1) if same and pair.v2 is pair.v1 else _coefficients(second, jumps2, v2, means[1])
