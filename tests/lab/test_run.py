@@ -11,6 +11,7 @@ import pytest
 
 from widelimit import lab
 from widelimit.lab import _settings
+from widelimit.lab._claims import claims_for
 from widelimit.lab._verdicts import judge
 from widelimit.lab.experiments import EXPERIMENTS, _prediction, _rich, _spectrum
 
@@ -230,6 +231,17 @@ def test_drift_is_judged_by_its_exponent(slope, verdict):
     entry = judge(_claim("3"), {"training": {"widths": rows}}, {}, 0.0)
     assert entry["verdict"] == verdict
     assert entry["exponent"]["slope"] == pytest.approx(slope, abs=0.05)
+
+
+@pytest.mark.parametrize(("slope", "verdict"), [(-0.55, "holds"), (-0.3, "falls short")])
+def test_drift_of_relu_is_judged_by_the_law_of_kinks(slope, verdict):
+    widths = (128, 256, 512, 1024)
+    rows = [{"width": w, "drift": d} for w, d in zip(widths, _power(slope, widths), strict=True)]
+    relu = {c.id: c for c in claims_for("relu")}
+    assert {i for i, c in relu.items() if c != _claim(i)} == {"3", "5", "11", "A", "C"}
+    assert "≤ -0.4" in relu["3"].acceptance and "N^-½" in relu["3"].theory
+    entry = judge(relu["3"], {"training": {"widths": rows}}, {}, 0.0)
+    assert (entry["verdict"], entry["theory_slope"]) == (verdict, -0.5)
 
 
 @pytest.mark.parametrize(("slope", "verdict"), [(0.0, "holds"), (-1.0, "falls short")])

@@ -90,8 +90,10 @@ def unshifted(node: Node) -> Node:
 
     A series or a kink off 0 stays as it is: what is known of the shifted one then decides.
     """
-    found = affine(node.leaf) if isinstance(node, Ew) else None
-    if found is None or found[2] == 0 or has_parameters(node.expression):
+    if not isinstance(node, Ew) or has_parameters(node.expression):
+        return node
+    found = affine(node.leaf)
+    if found is None or found[2] == 0:
         return node
     c, u, d = found
     inner = Variable() if c == 1 else applied(lax.mul_p, Literal(c), Variable())

@@ -14,6 +14,8 @@ _KNOWN: dict[str, tuple[str, float]] = {
 }
 
 ACTIVATIONS: tuple[str, ...] = tuple(_KNOWN)
+KINKED: tuple[str, ...] = ("relu",)
+"""Those whose derivative jumps."""
 
 
 def activation_function(name: str) -> Callable:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from widelimit import __version__
-from widelimit.lab._claims import CLAIMS
+from widelimit.lab._claims import claims_for
 from widelimit.lab._data import load_data
 from widelimit.lab._errors import SettingsError
 from widelimit.lab._settings import Settings
@@ -38,7 +38,7 @@ def run(
     ``figures`` as soon as it is known, so that it can be drawn meanwhile.  Raises SettingsError, DataError or
     OutputError before any work.
     """
-    claims = [c for c in CLAIMS if settings.claims is None or c.id in settings.claims]
+    claims = [c for c in claims_for(settings.activation) if settings.claims is None or c.id in settings.claims]
     needed = {name for c in claims for name in c.experiments}
     if settings.claims is None:
         needed |= {name for figure in FIGURES.values() for name in figure.experiments}

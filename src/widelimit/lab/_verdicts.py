@@ -14,6 +14,8 @@ from widelimit.lab._fit import fit_points
 from widelimit.lab._measures import NotJudged, exponent, interval, measure, number
 
 Results = Mapping[str, dict[str, Any]]
+# Exponent of theory, lowest and highest slope accepted.
+Law = tuple[float, None, float]
 # Slopes of trends at large width mean little where the widest network is narrower than this.
 LEAST_WIDTH = 256
 LEAST_SEEDS = 16
@@ -70,11 +72,11 @@ def _start(results: Results) -> list[dict[str, Any]]:
     return out
 
 
-def _drift(results: Results) -> list[dict[str, Any]]:
+def _drift(results: Results, law: Law) -> list[dict[str, Any]]:
     rows = results["training"]["widths"]
     widths = [r["width"] for r in rows]
     _wide_enough(widths)
-    out = [exponent("sup_t ‖K_t − K_0‖/‖K_0‖", widths, _column(rows, "drift"), -1.0, None, -0.7, upper=True)]
+    out = [exponent("sup_t ‖K_t − K_0‖/‖K_0‖", widths, _column(rows, "drift"), *law, upper=True)]
     last = float(np.mean(rows[-1]["drift"]))
     out.append(measure(f"drift at N = {widths[-1]}", last, number(last), "→ 0", "", None))
     return out
@@ -88,11 +90,11 @@ def _velocity(results: Results) -> list[dict[str, Any]]:
     ]
 
 
-def _linearised(results: Results) -> list[dict[str, Any]]:
+def _linearised(results: Results, law: Law) -> list[dict[str, Any]]:
     rows = results["training"]["widths"]
     widths = [r["width"] for r in rows]
     _wide_enough(widths)
-    return [exponent("sup_t RMSE(f_t, f_t^lin)", widths, _column(rows, "linear_gap"), -1.0, None, -0.6, upper=True)]
+    return [exponent("sup_t RMSE(f_t, f_t^lin)", widths, _column(rows, "linear_gap"), *law, upper=True)]
 
 
 def _infinite(results: Results) -> list[dict[str, Any]]:
@@ -209,9 +211,9 @@ def _rate_row(results: Results, eta: float, theory: float, low: float | None, hi
     return exponent(f"drift at η·λmax = {eta:g}", rates["widths"], row["drift"], theory, low, high, upper=True)
 
 
-def _below(results: Results) -> list[dict[str, Any]]:
+def _below(results: Results, law: Law) -> list[dict[str, Any]]:
     _wide_enough(results["rates"]["widths"])
-    return [_rate_row(results, eta, -1.0, None, -0.8) for eta in results["rates"]["etas"] if eta < 2]
+    return [_rate_row(results, eta, *law) for eta in results["rates"]["etas"] if eta < 2]
 
 
 def _above(results: Results) -> list[dict[str, Any]]:
@@ -289,10 +291,10 @@ def _parameterisation(results: Results) -> list[dict[str, Any]]:
     ]
 
 
-def _logistic(results: Results) -> list[dict[str, Any]]:
+def _logistic(results: Results, law: Law) -> list[dict[str, Any]]:
     r = results["logistic"]
     _wide_enough(r["widths"])
-    out = [exponent("drift under logistic loss", r["widths"], r["drift"], -1.0, None, -0.7, upper=True)]
+    out = [exponent("drift under logistic loss", r["widths"], r["drift"], *law, upper=True)]
     times = np.array(r["long"]["times"], np.float64)
     k = int(np.argmin(np.abs(times - times[-1] / 10)))
     growth = {}
@@ -310,16 +312,16 @@ def _logistic(results: Results) -> list[dict[str, Any]]:
     return out
 
 
-def _decay(results: Results) -> list[dict[str, Any]]:
+def _decay(results: Results, law: Law) -> list[dict[str, Any]]:
     r = results["decay"]
     _wide_enough(r["widths"])
     return [
-        exponent("drift, decay to θ₀", r["widths"], r["to_start"], -1.0, None, -0.7, upper=True),
+        exponent("drift, decay to θ₀", r["widths"], r["to_start"], *law, upper=True),
         exponent("drift, decay to zero", r["widths"], r["to_zero"], 0.0, -0.2, 0.2, upper=True),
     ]
 
 
-JUDGES: dict[str, Callable[[Results], list[dict[str, Any]]]] = {
+JUDGES: dict[str, Callable[..., list[dict[str, Any]]]] = {
     "1": _gaussian, "2": _start, "3": _drift, "4": _velocity, "5": _linearised, "5b": _infinite,
     "5c": _ensemble,
     "6": _hessian, "7": _movement, "8": _features, "9": _closed_form, "10": _linear, "11": _below,
@@ -334,7 +336,8 @@ def judge(claim: Claim, results: Results, errors: Mapping[str, str], seconds: fl
     reason = "; ".join(failed)
     if not reason:
         try:
-            measures = JUDGES[claim.id](results)
+            law = () if claim.highest is None else ((claim.theory_slope, None, claim.highest),)
+            measures = JUDGES[claim.id](results, *law)
         except NotJudged as why:
             reason = str(why)
         except (ArithmeticError, LookupError, TypeError, ValueError) as error:
