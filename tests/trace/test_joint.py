@@ -11,6 +11,7 @@ import pytest
 from networks import D, dense
 
 import widelimit as wl
+from widelimit import nn
 
 X = np.random.default_rng(3).normal(size=(3, D))
 
@@ -106,3 +107,11 @@ def test_dropout_inside_a_nonlinearity_is_refused():
 
     with pytest.raises(wl.UnknownLimitError, match="dropout mask"):
         wl.gram(wl.limit(f, _prior).nngp, X)
+
+
+def test_points_of_a_module():
+    net = nn.Sequential(nn.Dense(4), nn.Tanh(), nn.Residual(nn.Dense(4)), nn.Tanh(), nn.Dense(1))
+    few, many, more = (wl.nngp(net, points=p)(X[0], X[1]) for p in (64, 2**13, 2**15))
+    assert 0 < abs(many - more) < abs(few - more)
+    with pytest.raises(ValueError, match=r"ntk: points must be a positive integer, not 0\."):
+        wl.ntk(net, points=0)

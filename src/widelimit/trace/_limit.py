@@ -21,40 +21,49 @@ from widelimit.trace._values import Det, Field
 __all__ = ["Limit", "kernels", "limit", "nngp", "ntk"]
 
 
-def _of_module(net, kinds, output) -> Kernel:
-    checked_output("ntk" if kinds == ("ntk",) else kinds[0] if len(kinds) == 1 else "kernels", output)
+def _of_module(net, kinds, output, points) -> Kernel:
+    name = kinds[0] if len(kinds) == 1 else "kernels"
+    checked_output(name, output)
+    points = _checked_points(name, points)
     if not hasattr(net, "init") or not hasattr(net, "apply") or isinstance(net, type):
         raise TypeError(
             f"expected a network with init(key, shape) and apply(params, x), such as nn.Sequential(...), not {net!r}. "
             "For a plain function use wl.limit(f, prior)."
         )
-    return Kernel(lambda shape: program_of_module(net, shape), kinds, output)
+    return Kernel(lambda shape: program_of_module(net, shape)._replace(points=points), kinds, output)
 
 
-def nngp(net, *, output: str = "mean") -> Kernel:
+def _checked_points(name: str, points: Any) -> int:
+    if not isinstance(points, int | np.integer) or isinstance(points, bool) or points < 1:
+        raise ValueError(f"{name}: points must be a positive integer, not {points!r}.")
+    return int(points)
+
+
+def nngp(net, *, output: str = "mean", points: int = DEFAULT_POINTS) -> Kernel:
     """Kernel of the Gaussian process that the wide network is at initialisation.
 
     ``K(x, x') = lim E[f(x) f(x')]`` per output, width -> infinity.  net: an `nn` module, or anything with
     ``init(key, shape)`` and ``apply(params, x, key=None)`` for one example and dataclass fields called `width`.
     output: "mean" over the O outputs, "sum", "diag" (O,) each with itself, or "full" (O, O).
-    Raises TypeError for a net without init and apply, ValueError for an unknown output.
+    points: of quasi-Monte Carlo, used only where a nonlinearity acts on several preactivations at once.
+    Raises TypeError for a net without init and apply, ValueError for an unknown output or points below 1.
     Source: Neal 1994; Lee et al. 2018, eq. 4-5; Matthews et al. 2018.
     """
-    return _of_module(net, ("nngp",), output)
+    return _of_module(net, ("nngp",), output, points)
 
 
-def ntk(net, *, output: str = "mean") -> Kernel:
+def ntk(net, *, output: str = "mean", points: int = DEFAULT_POINTS) -> Kernel:
     """Neural Tangent Kernel of the wide network.
 
     ``Theta(x, x') = lim <df(x)/dtheta, df(x')/dtheta>`` per output, width -> infinity.  Input as in `nngp`.
     Source: Jacot et al. 2018, theorem 1.
     """
-    return _of_module(net, ("ntk",), output)
+    return _of_module(net, ("ntk",), output, points)
 
 
-def kernels(net, *, output: str = "mean") -> Kernel:
+def kernels(net, *, output: str = "mean", points: int = DEFAULT_POINTS) -> Kernel:
     """Both kernels at once, as a named tuple ``(nngp, ntk)`` for each pair; cheaper than one after the other."""
-    return _of_module(net, ("nngp", "ntk"), output)
+    return _of_module(net, ("nngp", "ntk"), output, points)
 
 
 def limit(
@@ -84,15 +93,14 @@ def limit(
         raise TypeError(f"limit: the first argument must be a function or a builder, not {f!r}.")
     if prior is not None and not callable(prior):
         raise TypeError("limit: prior must be a function of the width n, e.g. lambda n: {'W': wl.normal((n, 8))}.")
-    if not isinstance(points, int | np.integer) or isinstance(points, bool) or points < 1:
-        raise ValueError(f"limit: points must be a positive integer, not {points!r}.")
+    points = _checked_points("limit", points)
     if prior is not None and lr not in (None, "ntk"):
         raise ValueError(
             f'limit: with a prior, lr must be None or "ntk", not {lr!r}; state rates in wl.normal(..., lr=).'
         )
     if lr not in (None, "ntk") and not (isinstance(lr, int | float) and 0 <= lr < float("inf")):
         raise ValueError(f'limit: lr must be None, "ntk" or a number >= 0, not {lr!r}.')
-    return Limit(f, prior, lr, output, int(points))
+    return Limit(f, prior, lr, output, points)
 
 
 class Limit:
