@@ -118,9 +118,9 @@ CLAIMS: tuple[Claim, ...] = (
     Claim(
         "7", "4.1", "The parameters barely move",
         "The parameters barely move.",
-        "Three statements: ‖Δθ‖ = Θ(1); ‖Δθ‖/‖θ₀‖ ~ N^-1 (two or more hidden layers; N^-½ with one); per "
-        "layer, "
-        "relative: first and last N^-½, hidden N^-1 (Frobenius) and N^-½ (operator norm).",
+        "Three statements: ‖Δθ‖ = Θ(1); ‖Δθ‖/‖θ₀‖ ~ N^-1 (two or more hidden layers, N large against the inputs; "
+        "N^-½ with one; at these widths as the root of the number of parameters); per layer, relative: first and last "
+        "N^-½, hidden N^-1 (Frobenius) and N^-½ (operator norm).",
         "0; -1; -½, -1, -½; -½", None, "each slope within ± 0.15 of theory over the upper widths",
         ("training",), ("F7",),
     ),
@@ -171,7 +171,8 @@ CLAIMS: tuple[Claim, ...] = (
     Claim(
         "14", "4.1", "The NTK parameterisation stabilises the learning rate",
         "The standard parameterisation lets only the forward pass be stable, the NTK one both.",
-        "Largest stable η: NTK parameterisation N^0, standard N^-1; trace of K: O(1) against O(N).",
+        "Largest stable η: NTK parameterisation N^0, standard N^-1; trace of K: O(1) against O(N). At widths that are "
+        "not large against the inputs the standard kernel is A + N B, and its exponents are those of that sum.",
         "0 and -1; 0 and 1", -1.0, "each slope within ± 0.1 of theory over the upper widths",
         ("parameterisation",), (),
     ),

@@ -125,7 +125,7 @@ def prediction(results: Mapping[str, Any], data: Dataset) -> dict[str, Any] | No
         score = f"{row['score']:.1%}" if classes else f"R² {row['score']:.3f}"
         return f"{score} in {row['seconds']:.2g} s"
 
-    kernel, network = best("ntk", "nngp"), best("network")
+    kernel, network = best("ntk", "ntk_t", "nngp"), best("network")
     sentence = f"With {n} training rows no predictor gave a finite score."
     if kernel and network:
         sentence = (

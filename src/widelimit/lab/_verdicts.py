@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from widelimit.lab._claims import CLAIMS, Claim
-from widelimit.lab._fit import fit_points
+from widelimit.lab._fit import fit_points, fit_samples
 from widelimit.lab._measures import NotJudged, exponent, interval, measure, number
 
 Results = Mapping[str, dict[str, Any]]
@@ -145,7 +145,8 @@ def _movement(results: Results) -> list[dict[str, Any]]:
     operator = [a / b for a, b in zip(_column(rows, "change_operator"), _column(rows, "size_operator"), strict=True)]
     layers = change[0].shape[1]
     moved = _column(rows, "moved")
-    relative = [m / n for m, n in zip(moved, _column(rows, "norm"), strict=True)]
+    norm = _column(rows, "norm")  # the root of the number of parameters, N^2 once N is large against the inputs
+    relative = [m / n for m, n in zip(moved, norm, strict=True)]
 
     def fit(name: str, samples: list[np.ndarray], theory: float) -> dict[str, Any]:
         return exponent(name, widths, samples, theory, theory - 0.15, theory + 0.15, upper=True)
@@ -157,7 +158,7 @@ def _movement(results: Results) -> list[dict[str, Any]]:
         ]
 
     out = [
-        fit("‖Δθ‖/‖θ₀‖", relative, -1.0 if layers > 2 else -0.5),
+        fit("‖Δθ‖/‖θ₀‖", relative, -fit_samples(widths, norm, upper=True)["slope"]),
         fit("‖Δθ‖", moved, 0.0),
         fit("first layer, ‖ΔW‖_F/‖W‖_F", part(slice(0, 1)), -0.5),
         fit("last layer, ‖ΔW‖_F/‖W‖_F", part(slice(layers - 1, layers)), -0.5),
@@ -239,7 +240,7 @@ def _generalisation(results: Results) -> list[dict[str, Any]]:
     prediction, rich = results["prediction"], results["rich"]
     n = max(r["n"] for r in prediction["rows"])
     here = [r for r in prediction["rows"] if r["n"] == n and r["score"] is not None]
-    kernel = max((r for r in here if r["family"] in ("ntk", "nngp")), key=lambda r: r["score"])
+    kernel = max((r for r in here if r["family"] in ("ntk", "ntk_t", "nngp")), key=lambda r: r["score"])
     best = max((r for r in here if r["family"] == "network"), key=lambda r: r["score"])
     # Both are judged on the same held-out rows, so their difference is averaged row by row.
     a, b = (np.array(prediction["per_row"][r["predictor"]], np.float64) for r in (kernel, best))
@@ -279,10 +280,12 @@ def _generalisation(results: Results) -> list[dict[str, Any]]:
 def _parameterisation(results: Results) -> list[dict[str, Any]]:
     p = results["parameterisation"]
     _wide_enough(p["widths"][:-2])  # the last two are the experiment's own
+    # the standard kernel is A + N B, A from the inputs: its exponents at these widths, which tend to -1 and 1
+    theory = {what: fit_points(p["widths"], p["theory"][what], upper=True)["slope"] for what in ("rate", "trace")}
     plan = (
-        ("standard", "rate", "largest stable η, standard", -1.0),
+        ("standard", "rate", "largest stable η, standard", theory["rate"]),
         ("ntk", "rate", "largest stable η, NTK", 0.0),
-        ("standard", "trace", "tr K / n, standard", 1.0),
+        ("standard", "trace", "tr K / n, standard", theory["trace"]),
         ("ntk", "trace", "tr K / n, NTK", 0.0),
     )
     return [

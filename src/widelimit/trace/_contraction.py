@@ -9,7 +9,8 @@ import jax.numpy as jnp
 
 from widelimit.fields import Axes, Const, Linear, Mat, Node, Sum
 from widelimit.trace._interpreter import rule
-from widelimit.trace._values import Det, Field, Weight, aligned, as_field
+from widelimit.trace._uses import mean_shift, reaction
+from widelimit.trace._values import BOTH_USES, Det, Field, Weight, aligned, as_field
 
 __all__: list[str] = []
 
@@ -42,12 +43,13 @@ def _dot_general(interpreter, equation, values):
 
 
 def _vectors_first(equation, a, b, contract_a, contract_b):
-    # a parameter that is itself a vector (an embedding row, a learned query) is a value, not a matrix
+    # a parameter that is itself a vector (an embedding row, a learned query) is a value, not a matrix; its square norm
+    # is that of a value
     def is_vector(w, contracted):
         return sum(w.wide[x] for x in w.axes if x is not None) == 1 and len(w.axes) == len(contracted)
 
     if is_vector(a, contract_a):
-        return as_field(a), b
+        return as_field(a), as_field(b) if b.key == a.key else b
     if is_vector(b, contract_b):
         return a, as_field(b)
     return a, b
@@ -103,12 +105,21 @@ def _apply_weight(interpreter, equation, value, weight, position, contract_v, co
         blocks, value_axis = list(value.blocks), value.wide_axis
         if value_axis is not None and not wide_pairs:
             raise equation.refuse("a wide field meets a parameter along a finite axis only; contract its wide axis.")
+        if value_axis is None:
+            raise equation.refuse(
+                "a parameter acts on a random value without a wide axis (a narrow layer, a bottleneck), which stays "
+                "random in the limit.",
+                "Remedy: make that layer as wide as the others.",
+            )
     rank = len(wide_v)
     finite_axes = [i for i in range(rank) if i != value_axis]
     kept = [i for i in finite_axes if i not in {v for _, v in pairs}]
     order = [finite_axes.index(i) for i in kept + [v for _, v in finite_pairs]]
     terms: list[tuple[Any, Node]] = []
     start = rows
+    direction = tuple(sorted(contracted_leaf))
+    if wide_pairs and weight.uses.vector:
+        raise equation.refuse(BOTH_USES, " ")
     for node, n in blocks:
         if order != list(range(len(order))):
             node = (
@@ -117,12 +128,9 @@ def _apply_weight(interpreter, equation, value, weight, position, contract_v, co
                 else Axes(node, tuple(order), tuple(node.shape[i] for i in order))
             )
         free_sizes = tuple(weight.size[a] for a in finite_free)
-        terms.append(
-            (
-                1.0,
-                Mat(weight.taken_key(), weight.prior, node, n, len(finite_pairs), free_sizes, start, offset),
-            )
-        )
+        mat = Mat((weight.taken_key(), direction), weight.prior, node, n, len(finite_pairs), free_sizes, start, offset)
+        terms += [(1.0, mat), *mean_shift(interpreter, weight, mat)]
+        terms += reaction(interpreter, equation, weight, direction, mat)
         start += n
     node = terms[0][1] if len(terms) == 1 else Sum(terms)
     node, axis = _arranged(node, weight, len(kept), free, finite_free, weight_last)

@@ -210,7 +210,19 @@ def _multiply(interpreter, equation, values):
                 return Sum([(xs[b].array, _as_node(xs[a]))])
         return multiply_nodes(xs[0], xs[1])
 
-    return _blocks(equation, values, product)
+    field = _blocks(equation, values, product)
+    if field.wide_axis is None and not any(isinstance(v, Det) for v in values):
+        raise equation.refuse(*_OF_AN_OUTPUT)
+    return field
+
+
+_OF_AN_OUTPUT = (
+    (
+        "it is a nonlinear function of a random value without a wide axis (an output, or a narrow layer), which stays "
+        "random in the limit."
+    ),
+    "Remedy: apply it to the kernel's predictions instead, or make the layer before it wide.",
+)
 
 
 @rule("div")
@@ -270,11 +282,7 @@ def _function(interpreter, equation, values):
 
     field = _blocks(equation, values, nonlinearity)
     if field.wide_axis is None:
-        raise equation.refuse(
-            "it is a nonlinear function of a random value without a wide axis (an output, or a narrow layer), which "
-            "stays random in the limit.",
-            "Remedy: apply it to the kernel's predictions instead, or make the layer before it wide.",
-        )
+        raise equation.refuse(*_OF_AN_OUTPUT)
     return field
 
 

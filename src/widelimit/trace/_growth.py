@@ -35,6 +35,7 @@ class Growth(NamedTuple):
     kind: int
     size_from: str = ""
     slope_from: str = ""
+    mean: float = _NEVER  # of a parameter: a contraction adds up means, with the width, and the rest with its root
 
 
 _ZERO = Growth(_NEVER, _NEVER, _NUMBER)
@@ -71,7 +72,8 @@ def _growth(program, closed, closed2) -> Growth:
         ]
         size = None if None in sizes else max(sizes[0] / 2, sizes[2])  # type: ignore[operator]
         slope = None if sizes[1] is None else sizes[1] / 2
-        values.append(Growth(size, slope, _PARAMETER, "", name or "params"))
+        mean = _NEVER if sizes[2] is None else sizes[2]
+        values.append(Growth(size, slope, _PARAMETER, "", name or "params", mean))
     consts = [_constant(a, b) for a, b in zip(closed.consts, closed2.consts, strict=True)]
     outs = _run(closed.jaxpr, closed2.jaxpr, consts, [*values, _ONE])
     return outs[0]
@@ -213,7 +215,8 @@ def _product(a: Growth, b: Growth, width: float = 0.0) -> Growth:
     slope, whence = max((_plus(a.slope, b.size, width), a.slope_from), (_plus(b.slope, a.size, width), b.slope_from))
     kinds = {a.kind, b.kind}
     kind = _NUMBER if kinds == {_NUMBER} else _PARAMETER if kinds == {_NUMBER, _PARAMETER} and not width else _FIELD
-    return Growth(size, slope, kind, a.size_from or b.size_from, whence)
+    mean = max(_plus(a.mean, b.size), _plus(b.mean, a.size)) if kind == _PARAMETER else _NEVER
+    return Growth(size, slope, kind, a.size_from or b.size_from, whence, mean)
 
 
 def _plus(*exponents) -> float:
@@ -237,7 +240,9 @@ def _contraction(equation, a: Growth, b: Growth) -> Growth:
     if not _over_width(equation, contract, 0):
         return _product(a, b)._replace(kind=_FIELD if a.kind or b.kind else _NUMBER)
     if _PARAMETER in (a.kind, b.kind):
-        return _marked(equation, _product(a, b, 0.5), 0.5, "a contraction with a parameter")
+        out = _product(a, b, 0.5)
+        size = max(out.size, _plus(a.mean, b.size, 1.0), _plus(b.mean, a.size, 1.0))  # type: ignore[type-var]
+        return _marked(equation, out._replace(size=size), 0.5, "a contraction with a parameter")
     out = _product(a, b, 1.0)
     return _marked(equation, out._replace(slope=_NEVER, kind=_NUMBER), 1.0, "an inner product over the width")
 

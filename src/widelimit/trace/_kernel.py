@@ -18,6 +18,7 @@ from widelimit.trace._growth import check_growth, growth_lines
 from widelimit.trace._interpreter import Interpreter
 from widelimit.trace._outputs import over_outputs
 from widelimit.trace._program import Program
+from widelimit.trace._uses import Uses
 from widelimit.trace._values import Det, Field, Weight, as_field
 
 __all__ = ["Kernel", "Kernels", "evaluate"]
@@ -40,7 +41,7 @@ def _run(program: Program, closed, closed2, covariance, x, log=None, kinds: tupl
         tuple(a != b for a, b in zip(s, t, strict=True)) for s, t in zip(program.shapes, program.shapes2, strict=True)
     ]
     weights = [
-        Weight(i, p, tuple(range(len(s))), (0,) * len(s), s, s, w)
+        Weight(i, p, tuple(range(len(s))), (0,) * len(s), s, s, w, Uses())
         for i, (p, s, w) in enumerate(zip(program.priors, program.shapes, wide, strict=True))
     ]
     consts = [Det(interpreter.cast(c)) for c in closed.consts]

@@ -6,9 +6,25 @@ import dataclasses
 import itertools
 from typing import Any
 
-from widelimit.fields import Axes, Const, Ew, Frozen, Joint, Linear, Mat, Node, Noise, Prior, Prod, Sum, Vec
+from widelimit.fields import (
+    Axes,
+    Const,
+    Ew,
+    Frozen,
+    Joint,
+    Linear,
+    Mat,
+    Node,
+    Noise,
+    Prior,
+    Prod,
+    Sum,
+    UnknownLimitError,
+    Vec,
+)  # fmt: skip
+from widelimit.trace._uses import Uses
 
-__all__ = ["Det", "Field", "Weight", "aligned", "shifted"]
+__all__ = ["BOTH_USES", "Det", "Field", "Weight", "aligned", "shifted"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +39,8 @@ class Weight:
     """A parameter array, or a part of it.
 
     key: which parameter; axes: for each axis of the array, the parameter's own axis (None: a new axis of size 1);
-    start, size: the part taken along each of the parameter's axes; wide: which of them are wide; scale: a factor.
+    start, size: the part taken along each of the parameter's axes; wide: which of them are wide; scale: a factor;
+    uses: of the parameter, shared by all its parts.
     """
 
     key: Any
@@ -33,6 +50,7 @@ class Weight:
     size: tuple[int, ...]
     full: tuple[int, ...]
     wide: tuple[bool, ...]
+    uses: Uses
     scale: Any = 1.0
 
     def taken_key(self):
@@ -114,8 +132,28 @@ def _piece(field: Field, low: int) -> Node:
     raise ValueError("channel outside the field")
 
 
+def _check_vector(weight: Weight) -> None:
+    if sum(weight.wide) > 1:
+        raise UnknownLimitError(
+            "a parameter with two wide axes is used entry by entry, not in a matrix product; its limit has no rule. "
+            "Remedy: apply each matrix to the value, W @ x + V @ x instead of (W + V) @ x, or compare finite networks "
+            "with wl.monte_carlo."
+        )
+    if weight.uses.matrices:
+        raise UnknownLimitError(BOTH_USES)
+    weight.uses.vector = True
+
+
+BOTH_USES = (
+    "one parameter is used as a vector over channels (an embedding, a gain) and in a contraction over the width (a "
+    "readout); the two are correlated at every channel and the limit has no rule. Remedy: two parameters, or "
+    "wl.monte_carlo for an estimate."
+)
+
+
 def as_field(weight: Weight) -> Field:
     """A parameter used as a vector over channels (bias, gain, embedding row)."""
+    _check_vector(weight)
     own = [a for a in weight.axes if a is not None]
     wide = [a for a in own if weight.wide[a]]
     finite = sorted(a for a in own if not weight.wide[a])

@@ -1,0 +1,63 @@
+"""How one parameter has been used so far by the program of one input: what its next use must account for."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax.numpy as jnp
+
+from widelimit.fields import Const, Linear, Mat, Node, is_elementwise, sensitivity
+
+__all__ = ["Uses", "mean_shift", "reaction"]
+
+
+@dataclasses.dataclass
+class Uses:
+    """vector: whether the parameter was used as a vector over channels; matrices: its contractions, in order."""
+
+    vector: bool = False
+    matrices: list[tuple[tuple[int, ...], Mat]] = dataclasses.field(default_factory=list)
+
+
+def reaction(interpreter, equation, weight, direction: tuple[int, ...], node: Mat) -> list[tuple[Any, Node]]:
+    """Terms to add to ``W^T y`` where y depends on earlier ``g_i = W x_i``, beside a Gaussian as if W^T were fresh.
+
+    ``W^T y = G + sum_i sigma^2 n E[dy/dg_i] x_i`` (Onsager's term; Yang 2020, Tensor Programs II, theorem 5.1 and
+    III, Z-hat and Z-dot).  direction: the parameter's own axes that are contracted.  The term of a use in the same
+    direction is none.
+    """
+    terms: list[tuple[Any, Node]] = []
+    for other, earlier in weight.uses.matrices:
+        if other == direction or isinstance(node.child, Const):
+            continue
+        slope = sensitivity(interpreter.covariance, node.child, earlier)
+        if slope is None:
+            continue
+        plain = all(m.contracted == 0 and not m.free and m.rows == m.offset == 0 for m in (node, earlier))
+        whole = all(weight.size[a] == weight.full[a] for a in range(len(weight.full)))
+        if not plain or not whole or len(node.shape) > 1:
+            raise equation.refuse(
+                "a parameter is used in both directions (W and W.T) in parts, or over several axes of positions.",
+                "Remedy: use whole matrices on one axis of positions, or compare finite networks with wl.monte_carlo.",
+            )
+        coefficient = weight.prior.variance * float(node.n) * slope
+        if node.shape and is_elementwise(node.child, earlier):
+            coefficient = jnp.diagonal(coefficient)
+        mixed = jnp.ndim(coefficient) > len(node.shape)
+        terms.append((1.0, Linear(earlier.child, 0, coefficient)) if mixed else (coefficient, earlier.child))
+    weight.uses.matrices.append((direction, node))
+    return terms
+
+
+def mean_shift(interpreter, weight, node: Mat) -> list[tuple[Any, Node]]:
+    """``mean sum_i E[x_i]``: what the mean of a weight adds, the same in every channel."""
+    mean = weight.prior.mean
+    if isinstance(mean, float | int) and mean == 0:
+        return []
+    value = interpreter.covariance.mean(node.child)
+    if value is None:
+        return []
+    value = jnp.broadcast_to(jnp.asarray(value, interpreter.dtype), node.child.shape)
+    value = value.sum(axis=tuple(range(node.kept, node.kept + node.contracted))) * (mean * float(node.n))
+    return [(1.0, Const(jnp.broadcast_to(value.reshape(value.shape + (1,) * len(node.free)), node.shape)))]
