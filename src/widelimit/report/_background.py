@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import pickle
 import signal
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -66,7 +67,8 @@ class Drawings:
         if self.ours is None:
             self._begin()
         assert self.ours is not None
-        self.ours.send(figure)
+        # not send(figure): where the pipe is broken its exception keeps a buffer that Python cannot free quietly
+        self.ours.send_bytes(pickle.dumps(figure))
         return self.ours.recv()
 
     def _begin(self) -> None:
