@@ -21,12 +21,29 @@ from widelimit.fields._expression import (
     dual_of,
     has_parameters,
 )
-from widelimit.fields._node import Axes, Const, Ew, Frozen, Joint, Linear, Mat, Node, Noise, Prior, Prod, Sum, Vec
+from widelimit.fields._node import (
+    Axes,
+    Const,
+    Ew,
+    Frozen,
+    Joint,
+    Linear,
+    Mat,
+    Node,
+    Noise,
+    Prior,
+    Prod,
+    Sum,
+    Take,
+    Vec,
+    Window,
+    Windows,
+)  # fmt: skip
 from widelimit.fields._sensitivity import is_elementwise, sensitivity
 
 __all__ = [
     "Apply", "Axes", "Const", "Covariance", "DEFAULT_POINTS", "Derivative", "Ew", "Frozen", "Joint", "Linear",
-    "Literal", "Mat", "Node", "Noise", "Parameter", "Prior", "Prod", "Sum", "UnknownLimitError", "Variable", "Vec",
-    "affine", "applied", "combined", "constant_expression", "dual_of", "expanded", "has_parameters", "is_elementwise",
-    "is_number", "sensitivity", "substitute",
+    "Literal", "Mat", "Node", "Noise", "Parameter", "Prior", "Prod", "Sum", "Take", "UnknownLimitError", "Variable",
+    "Vec", "Window", "Windows", "affine", "applied", "combined", "constant_expression", "dual_of", "expanded",
+    "has_parameters", "is_elementwise", "is_number", "sensitivity", "substitute",
 ]  # fmt: skip

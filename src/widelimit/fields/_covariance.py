@@ -5,9 +5,24 @@ from __future__ import annotations
 import jax.numpy as jnp
 
 from widelimit.duals import DEFAULT_POINTS
-from widelimit.fields import _composition, _gap, _joint, _linear, _nonlinearity, _parameters, _product
+from widelimit.fields import _composition, _gap, _joint, _linear, _nonlinearity, _parameters, _product, _taking
 from widelimit.fields._approximations import Approximations
-from widelimit.fields._node import Axes, Const, Ew, Frozen, Joint, Linear, Mat, Node, Noise, Prod, Sum, Vec
+from widelimit.fields._node import (
+    Axes,
+    Const,
+    Ew,
+    Frozen,
+    Joint,
+    Linear,
+    Mat,
+    Node,
+    Noise,
+    Prod,
+    Sum,
+    Take,
+    Vec,
+    Windows,
+)  # fmt: skip
 from widelimit.fields._placing import Tie, full_tie, inverse, place_x, place_y, swap
 
 __all__ = ["Covariance"]
@@ -88,6 +103,7 @@ class Covariance:
 
 
 _UNARY = (Axes, Linear, Frozen)
+_TAKING = (Take, Windows)
 
 
 def _pair(cov, kind, X, Y, tie):
@@ -103,6 +119,10 @@ def _pair(cov, kind, X, Y, tie):
     if isinstance(Y, _UNARY):
         return _linear.unary_rule(cov, kind, X, Y, tie)
     if isinstance(X, (Sum, *_UNARY)):
+        return swap(cov.pair(kind, Y, X, inverse(tie, nx)), tie, nx)
+    if isinstance(Y, _TAKING):
+        return _taking.taking_rule(cov, kind, X, Y, tie)
+    if isinstance(X, _TAKING):
         return swap(cov.pair(kind, Y, X, inverse(tie, nx)), tie, nx)
     if isinstance(X, Prod) or isinstance(Y, Prod):
         return _product.product_rule(cov, kind, X, Y, tie)
@@ -160,6 +180,9 @@ def _mean(cov, X):
         return _linear.mean_of_sum(cov, X)
     if isinstance(X, _UNARY):
         return _linear.mean_of_unary(cov, X)
+    if isinstance(X, _TAKING):
+        value = cov.mean(X.child)
+        return None if value is None else _taking.picked(jnp.broadcast_to(value, X.child.shape), X)
     if isinstance(X, Ew):
         return _nonlinearity.mean_of_nonlinearity(cov, X)
     if isinstance(X, Joint):

@@ -13,12 +13,15 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from widelimit.duals import Pair
 from widelimit.fields._angle import vector_gap
 from widelimit.fields._expression import dual_of, has_parameters
-from widelimit.fields._node import Const, Ew, Joint, Mat, Node, Prod, Sum, Vec
-from widelimit.fields._placing import Tie, full_tie, inverse, place_x, place_y
+from widelimit.fields._linear import moved
+from widelimit.fields._node import Axes, Const, Ew, Joint, Mat, Node, Prod, Sum, Take, Vec, Windows
+from widelimit.fields._placing import Tie, full_tie, inverse, place_x, place_y, untied
+from widelimit.fields._taking import picked, picked_along
 
 __all__ = ["gap"]
 
@@ -34,6 +37,8 @@ def gap(cov, X: Node, Y: Node, tie: Tie):
         out = _weight_gap(cov, X, Y, tie)
     elif isinstance(X, Ew) and isinstance(Y, Ew):
         out = _nonlinearity_gap(cov, X, Y, tie)
+    elif isinstance(X, Axes | Take) and type(X) is type(Y):
+        out = _moved_gap(cov, X, Y, tie)
     elif isinstance(X, Vec) and isinstance(Y, Vec):
         same = X.key == Y.key and X.offset == Y.offset and None not in tie and cov.mean(X) is None
         out = _equal(cov.variance(X)) if same else None
@@ -146,7 +151,7 @@ def _leaf_covariance(cov, x, y):
 def _weight_gap(cov, X, Y, tie):
     if X.key != Y.key or X.offset != Y.offset or X.rows != Y.rows or X.n != Y.n:
         return None
-    if any(j is None for j in tie[Y.kept :]):
+    if any(j is None for j in tie[Y.kept :]) or any(tie[i] is None for i in Y.own):
         return None
     from widelimit.fields._parameters import weight_ties
 
@@ -155,10 +160,11 @@ def _weight_gap(cov, X, Y, tie):
     if isinstance(X.child, Const) and isinstance(Y.child, Const):
         edges = _constant_gap(X, Y, inner)
     else:
-        edges = cov.gap(X.child, Y.child, inner)
+        edges = _filtered_gap(cov, X, Y, inner) if isinstance(X.child, Windows) else cov.gap(X.child, Y.child, inner)
         if edges is None:
             return None
-        edges = edges if not X.contracted else _contracted_gap(cov, X, Y, inner, edges, nx)
+        if X.contracted and not isinstance(X.child, Windows):
+            edges = _contracted_gap(cov, X, Y, inner, edges, nx)
     m, p, r = edges
     factor = X.prior.variance * float(X.n)
     new = tuple(range(X.kept, X.kept + len(X.free)))
@@ -194,6 +200,59 @@ def _contracted_gap(cov, X, Y, inner, edges, nx):
     scale = ((r * B - d2 * R) * (a * b)) ** 2
     below, above = (((A * B) * (scale + 2 * a * b * e) / 2).sum(axis=axes) for e in (m, p))
     return below, above, R.sum(axis=axes)
+
+
+def _filtered_gap(cov, X, Y, inner):
+    """The sum formula over the offsets of filters, multiplied out into sums over windows of arrays over pairs:
+
+    ``sum_k (r_k B - d2_k R)^2 = B^2 sum r_k^2 - 2 B R sum r_k d2_k + R^2 sum d2_k^2``, exact where the r_k vanish.
+    """
+    from widelimit.fields._parameters import filters, sum_over_filters
+
+    summed, x, y, inner = filters(X, Y, inner)
+    edges = cov.gap(x, y, inner) if len(summed) == _windows(X.child) == _windows(Y.child) else None
+    if edges is None:
+        return None
+    nx = len(x.shape)
+    d1, d2 = place_x(jnp.sqrt(cov.variance(x)), inner), place_y(jnp.sqrt(cov.variance(y)), inner, nx)
+    m, p, r = edges
+
+    def total(value):
+        return sum_over_filters(value, summed, x, y, inner, X.kept)
+
+    factor = X.prior.variance * float(X.n)
+    outer = inner[: Y.kept]
+    t1, t2 = place_x(cov.variance(X) / factor, outer), place_y(cov.variance(Y) / factor, outer, X.kept)
+    A, B, a, b = jnp.sqrt(t1), jnp.sqrt(t2), _reciprocal(t1), _reciprocal(t2)
+    R = total(r * (d1 + d2)) * _reciprocal((A + B) ** 2)
+    scale = jnp.maximum(B**2 * total(r**2) - 2 * B * R * total(r * d2) + R**2 * t2, 0) * (a * b) ** 2
+    below, above = ((A * B) * (scale + 2 * a * b * total(e)) / 2 for e in (m, p))
+    return below, above, R
+
+
+def _windows(node) -> int:
+    return 1 + _windows(node.child) if isinstance(node, Windows) else 0
+
+
+def _moved_gap(cov, X, Y, tie):
+    """Of positions moved about, which is the same of their children moved about; None where they do not correspond."""
+    if isinstance(X, Take):
+        same = isinstance(Y, Take) and np.array_equal(X.index, Y.index) and tie[Y.axis] in (None, X.axis)
+        if not same or X.index.min(initial=0) < 0 or X.child.shape[X.axis] != Y.child.shape[Y.axis]:
+            return None
+        inner, nx = tie, len(X.shape)
+        edges = cov.gap(X.child, Y.child, inner)
+        if edges is None:
+            return None
+        out = [picked(e, X) for e in edges]
+        if tie[Y.axis] is not None:
+            return tuple(out)
+        position = nx + untied(tie).index(Y.axis)
+        return tuple(picked_along(e, position, Y) for e in out)
+    if X.source != Y.source or tie != full_tie(X) or X.shape != Y.shape or X.child.shape != Y.child.shape:
+        return None
+    edges = cov.gap(X.child, Y.child, full_tie(X.child))
+    return None if edges is None else tuple(moved(e, X) for e in edges)
 
 
 def _nonlinearity_gap(cov, X, Y, tie):

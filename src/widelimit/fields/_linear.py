@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from widelimit.fields._node import Axes, Frozen, Linear
 from widelimit.fields._placing import place_y, untied
 
-__all__ = ["add", "mean_of_sum", "mean_of_unary", "sum_rule", "unary_rule"]
+__all__ = ["add", "mean_of_sum", "mean_of_unary", "moved", "sum_rule", "unary_rule"]
 
 
 def add(a, b):
@@ -103,6 +103,11 @@ def mean_of_unary(cov, X):
     if isinstance(X, Linear):
         value = jnp.broadcast_to(value, X.child.shape)
         return jnp.moveaxis(jnp.tensordot(value, X.matrix.astype(value.dtype), axes=(X.axis, 1)), -1, X.axis)
+    return moved(value, X)
+
+
+def moved(value, X: Axes):
+    """The node's array from one over its child's axes."""
     kept = [j for j in X.source if j is not None]
     dropped = [j for j in range(len(X.child.shape)) if j not in kept]
     value = jnp.squeeze(value, axis=tuple(dropped))

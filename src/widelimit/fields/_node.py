@@ -9,8 +9,12 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
-__all__ = ["Axes", "Const", "Ew", "Frozen", "Joint", "Linear", "Mat", "Node", "Noise", "Prior", "Prod", "Sum", "Vec"]
+__all__ = [
+    "Axes", "Const", "Ew", "Frozen", "Joint", "Linear", "Mat", "Node", "Noise", "Prior", "Prod", "Sum", "Take", "Vec",
+    "Window", "Windows",
+]  # fmt: skip
 
 
 class Prior(NamedTuple):
@@ -63,16 +67,18 @@ class Mat(Node):
     child: the value, its last `contracted` finite axes summed over.  free: finite axes of the weight that remain; the
     shape is the child's other axes, then these.  rows: where the contracted channels start in the weight (blocks of a
     concatenation); offset: as in Vec.  key identifies the weight, so repeated use is right.
+    own: kept axes that are the weight's too: another weight at each position (locally connected).
     """
 
     gaussian = True
 
     def __init__(
-        self, key, prior: Prior, child: Node, n: int, contracted: int, free=(), rows: int = 0, offset: int = 0
-    ):
+        self, key, prior: Prior, child: Node, n: int, contracted: int, free=(), rows: int = 0, offset: int = 0,
+        own: tuple[int, ...] = (),
+    ):  # fmt: skip
         self.key, self.prior, self.child, self.n = key, prior, child, n
         self.contracted, self.free, self.rows, self.offset = contracted, tuple(free), rows, offset
-        self.kept = len(child.shape) - contracted
+        self.kept, self.own = len(child.shape) - contracted, own
         self.shape = tuple(child.shape[: self.kept]) + self.free
 
 
@@ -100,8 +106,46 @@ class Linear(Node):
     """``y_i = sum_j A_ij x_j`` along one finite axis (pooling, slicing, mixing)."""
 
     def __init__(self, child: Node, axis: int, matrix: jax.Array):
-        self.child, self.axis, self.matrix = child, axis, matrix
+        self.child, self.axis, self.matrix = child, int(axis), matrix
         self.shape = (*child.shape[:axis], matrix.shape[0], *child.shape[axis + 1 :])
+        self.gaussian = child.gaussian
+
+
+class Take(Node):
+    """``y_o = x_index[o]`` along one finite axis, 0 where the index is negative (slices, flips, gathers, padding)."""
+
+    def __init__(self, child: Node, axis: int, index: np.ndarray):
+        self.child, self.axis, self.index = child, int(axis), np.asarray(index)
+        self.shape = (*child.shape[:axis], len(self.index), *child.shape[axis + 1 :])
+        self.gaussian = child.gaussian
+
+
+class Window(NamedTuple):
+    """What a filter sees along one axis: ``index(o, k) = (o stride + k dilation - low) / spread`` where that is whole.
+
+    size: number of outputs o; taps: of filter offsets k; spread: the input's own dilation (transposed convolutions).
+    """
+
+    size: int
+    taps: int
+    stride: int = 1
+    dilation: int = 1
+    low: int = 0
+    spread: int = 1
+
+    def index(self, n: int) -> np.ndarray:
+        """(size, taps) positions of an axis of size n, -1 where the filter sees none."""
+        at = np.arange(self.size)[:, None] * self.stride + np.arange(self.taps) * self.dilation - self.low
+        position, rest = at // self.spread, at % self.spread
+        return np.where((rest == 0) & (position >= 0) & (position < n), position, -1)
+
+
+class Windows(Node):
+    """``y_{.. o .. k} = x_{.. index(o, k) ..}`` along one finite axis, 0 where there is none; k is a new last axis."""
+
+    def __init__(self, child: Node, axis: int, window: Window):
+        self.child, self.axis, self.window = child, int(axis), window
+        self.shape = (*child.shape[:axis], window.size, *child.shape[axis + 1 :], window.taps)
         self.gaussian = child.gaussian
 
 

@@ -8,10 +8,11 @@ import jax.numpy as jnp
 
 from widelimit.fields._errors import UnknownLimitError
 from widelimit.fields._linear import add
-from widelimit.fields._node import Const, Mat, Noise
+from widelimit.fields._node import Const, Mat, Noise, Windows
 from widelimit.fields._placing import place_x, place_y, untied
+from widelimit.fields._taking import sum_over_windows
 
-__all__ = ["noise_rule", "sum_contracted", "vector_rule", "weight_rule", "weight_ties"]
+__all__ = ["filters", "noise_rule", "sum_over_filters", "vector_rule", "weight_rule", "weight_ties"]
 
 
 def _means(cov, kind, X, Y, tie):
@@ -72,23 +73,32 @@ def noise_rule(cov, kind, X, Y, tie):
 
 
 def weight_ties(X: Mat, Y: Mat, tie):
-    """Tie of the two children: outer axes as given, contracted axes with each other."""
+    """Tie of the two children: outer axes as given, axes of the weight itself and contracted ones with each other."""
     outer = tie[: Y.kept]
     if any(j is not None and j >= X.kept for j in outer) or any(j is not None and j < X.kept for j in tie[Y.kept :]):
         raise UnknownLimitError(
             "an axis of a weight meets an axis of its input at the same position (a diagonal across the two); "
             "no rule covers this."
         )
+    if X.own or Y.own:
+        outer = _own_ties(X, Y, outer)
     return outer + tuple(X.kept + c for c in range(Y.contracted))
 
 
-def sum_contracted(value, X: Mat):
+def _own_ties(X: Mat, Y: Mat, outer):
+    across = any(outer[b] not in (None, a) for a, b in zip(X.own, Y.own, strict=True))
+    if across or any(j in X.own and i not in Y.own for i, j in enumerate(outer)):
+        raise UnknownLimitError("two axes of positions of a locally connected weight meet; no rule covers this.")
+    own = dict(zip(Y.own, X.own, strict=True))
+    return tuple(own.get(i, j) for i, j in enumerate(outer))
+
+
+def _sum_axes(value, shape, kept: int):
     """Sum over the contracted finite axes, which sit after the kept ones of X's child."""
-    for c in range(X.contracted):
-        size = X.child.shape[X.kept + c]
-        if value.shape[X.kept + c] != size:  # constant along the axis
-            value = value * (size / value.shape[X.kept + c])
-    return value.sum(axis=tuple(range(X.kept, X.kept + X.contracted))) if X.contracted else value
+    for axis in range(kept, len(shape)):
+        if value.shape[axis] != shape[axis]:  # constant along the axis
+            value = value * (shape[axis] / value.shape[axis])
+    return value.sum(axis=tuple(range(kept, len(shape))))
 
 
 def weight_rule(cov, kind, X, Y, tie):
@@ -118,9 +128,9 @@ def weight_rule(cov, kind, X, Y, tie):
     nx, nf = len(X.shape), len(X.free)
     # dims: kept of X, untied kept of Y  ->  insert the weight's free axes after X's, and Y's untied ones at the end
     total = jnp.expand_dims(total, tuple(range(X.kept, X.kept + nf)))
-    extra = sum(j is None for j in tie[Y.kept :])
-    total = total.reshape(total.shape + (1,) * extra)
-    delta = _identity(tie, range(X.kept, nx), range(Y.kept, len(Y.shape)), X.shape, nx)
+    new = [nx + p for p, i in enumerate(untied(tie)) if i in Y.own or i >= Y.kept]
+    total = jnp.expand_dims(total, tuple(new))
+    delta = _identity(tie, (*X.own, *range(X.kept, nx)), (*Y.own, *range(Y.kept, len(Y.shape))), X.shape, nx)
     return total if delta is None else total * delta
 
 
@@ -128,8 +138,37 @@ def _contract(cov, kind, X, Y, tie):
     inner = weight_ties(X, Y, tie)
     if isinstance(X.child, Const) and isinstance(Y.child, Const):
         return None if kind == "T" else _contract_constants(X, Y, inner)
-    value = _means(cov, "K", X.child, Y.child, inner) if kind == "means" else cov.pair(kind, X.child, Y.child, inner)
-    return None if value is None else sum_contracted(value, X)
+    summed, x, y, inner = filters(X, Y, inner)
+    value = _means(cov, "K", x, y, inner) if kind == "means" else cov.pair(kind, x, y, inner)
+    if value is None:
+        return None
+    return sum_over_filters(value, summed, x, y, inner, X.kept)
+
+
+def sum_over_filters(value, summed, x, y, inner, kept: int):
+    """Sum over filter offsets, and over the other contracted axes, of an array over pairs of positions of x and y."""
+    value = value if jnp.ndim(value) else jnp.full((1,) * (len(x.shape) + len(untied(inner))), value)
+    for a, b in reversed(summed):
+        axes, sizes = (a.axis,), (a.child.shape[a.axis],)
+        if inner[b.axis] is None:
+            axes += (len(x.shape) + untied(inner).index(b.axis),)
+            sizes += (b.child.shape[b.axis],)
+        value = sum_over_windows(value, axes, a.window, sizes)
+    return _sum_axes(value, x.shape, kept)
+
+
+def filters(X, Y, inner):
+    """The windows whose offsets are contracted, outermost first, the fields below them, and the tie of these."""
+    summed, x, y = [], X.child, Y.child
+    while isinstance(x, Windows) and isinstance(y, Windows) and x.window == y.window and len(summed) < X.contracted:
+        a, b = x.axis, y.axis
+        if inner[b] not in (None, a) or (inner[b] is None and a in inner):
+            break
+        if inner[b] == a and x.child.shape[a] != y.child.shape[b]:
+            break
+        summed.append((x, y))
+        x, y, inner = x.child, y.child, inner[:-1]
+    return summed, x, y, inner
 
 
 def _contract_constants(X, Y, inner):

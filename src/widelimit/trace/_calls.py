@@ -25,7 +25,7 @@ def inner_program(params):
 
 
 @rule("jit", "pjit", "closed_call", "core_call", "remat", "checkpoint", "custom_jvp_call", "custom_vjp_call",
-      "custom_vjp_call_jaxpr", "custom_lin")  # fmt: skip
+      "custom_vjp_call_jaxpr", "custom_lin", structural=True, takes_flat=True)  # fmt: skip
 def _inline(interpreter, equation, values):
     if equation.params.get("name") == "_bernoulli":
         return _bernoulli(interpreter, equation, values)
@@ -35,9 +35,6 @@ def _inline(interpreter, equation, values):
     jaxpr2, _ = inner_program(equation.params2)  # type: ignore[misc]
     consts = [Det(interpreter.cast(c)) for c in consts]
     return interpreter.run(jaxpr, jaxpr2, consts, values)
-
-
-_inline.structural = True  # type: ignore[attr-defined]
 
 
 def _cuts_bits(jaxpr) -> bool:

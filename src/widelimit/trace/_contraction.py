@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -10,14 +11,16 @@ import jax.numpy as jnp
 from widelimit.fields import Axes, Const, Linear, Mat, Node, Sum
 from widelimit.trace._interpreter import rule
 from widelimit.trace._uses import mean_shift, reaction
-from widelimit.trace._values import BOTH_USES, Det, Field, Weight, aligned, as_field
+from widelimit.trace._values import BOTH_USES, Det, Field, Flat, Weight, aligned, as_field
 
 __all__: list[str] = []
 
 
-@rule("dot_general")
+@rule("dot_general", takes_flat=True)
 def _dot_general(interpreter, equation, values):
-    (contract_a, contract_b), (batch_a, _batch_b) = equation.params["dimension_numbers"]
+    if any(isinstance(v, Flat) for v in values):
+        return _flat_dot(interpreter, equation, values)
+    (contract_a, contract_b), (batch_a, batch_b) = equation.params["dimension_numbers"]
     a, b = values
     if isinstance(a, Weight) and isinstance(b, Weight):
         a, b = _vectors_first(equation, a, b, contract_a, contract_b)
@@ -26,10 +29,10 @@ def _dot_general(interpreter, equation, values):
             "two parameter matrices are multiplied with each other before they meet the input.",
             "Remedy: multiply the input first, (x @ A) @ B instead of x @ (A @ B).",
         )
-    if isinstance(b, Weight) and not batch_a:
-        return _apply_weight(interpreter, equation, a, b, 0, contract_a, contract_b, weight_last=True)
-    if isinstance(a, Weight) and not batch_a:
-        return _apply_weight(interpreter, equation, b, a, 1, contract_b, contract_a, weight_last=False)
+    if isinstance(b, Weight):
+        return _apply_weight(interpreter, equation, a, b, 0, (contract_a, contract_b), (batch_a, batch_b))
+    if isinstance(a, Weight):
+        return _apply_weight(interpreter, equation, b, a, 1, (contract_b, contract_a), (batch_b, batch_a))
     if isinstance(a, Det) and isinstance(b, Det):
         return _constants(interpreter, equation, a, b)
     if isinstance(a, Field) and isinstance(b, Field):
@@ -40,6 +43,29 @@ def _dot_general(interpreter, equation, values):
         if isinstance(a, Det):
             return _mix(equation, b, a.array, contract_b, contract_a, field_first=False, det=0)
     raise equation.refuse("a contraction with batch axes between these operands has no rule.")
+
+
+def _flat_dot(interpreter, equation, values):
+    """A merged axis contracted with a parameter's, which is then seen as several too."""
+    i = 0 if isinstance(values[0], Flat) else 1
+    flat, weight = values[i], values[1 - i]
+    contract, batch = equation.params["dimension_numbers"]
+    if not isinstance(weight, Weight) or flat.axis not in contract[i] or batch[0]:
+        raise equation.refuse("an axis merged with the width can only be contracted with a parameter.")
+    w = contract[1 - i][list(contract[i]).index(flat.axis)]
+    wide = tuple(a != b for a, b in zip(flat.sizes, flat.sizes2, strict=True))
+    axes, shapes = [], []
+    for side, j in ((0, flat.axis if i == 0 else w), (1, flat.axis if i == 1 else w)):
+        new: list[int] = []
+        for a in contract[side]:
+            new += range(j, j + len(wide)) if a == j else [a + (len(wide) - 1) * (a > j)]
+        axes.append(tuple(new))
+        pair = zip(equation.in_shapes[side], (flat.sizes, flat.sizes2), strict=True)
+        shapes.append(tuple((*s[:j], *parts, *s[j + 1 :]) for s, parts in pair))
+    params = {**equation.params, "dimension_numbers": (tuple(axes), batch)}
+    parts = [flat.field, weight.split(w, flat.sizes, wide)]
+    equation = dataclasses.replace(equation, params=params, in_shapes=shapes)
+    return _dot_general(interpreter, equation, parts if i == 0 else parts[::-1])
 
 
 def _vectors_first(equation, a, b, contract_a, contract_b):
@@ -73,12 +99,19 @@ def _constants(interpreter, equation, a, b):
     return Det(out * float(count))
 
 
-def _apply_weight(interpreter, equation, value, weight, position, contract_v, contract_w, *, weight_last):
-    """``value . W``: a fresh Gaussian field, one `Mat` for each block of the value."""
+def _apply_weight(interpreter, equation, value, weight, position, contract, batch):
+    """``value . W``: a fresh Gaussian field, one `Mat` for each block of the value.
+
+    position: of the value among the operands; contract, batch: axes of the value and of W; batch axes are positions at
+    which W differs.
+    """
+    (contract_v, contract_w), (batch_v, batch_w), weight_last = contract, batch, position == 0
     pairs = sorted(zip(contract_w, contract_v, strict=True), key=lambda p: weight.axes[p[0]] or 0)
     if any(weight.axes[w] is None for w, _ in pairs):
         raise equation.refuse("a parameter is contracted along an axis that was added to it.")
     wide_v = equation.wide_in(position)
+    if any(weight.axes[w] is None or weight.wide[weight.axes[w]] for w in batch_w):
+        raise equation.refuse("a parameter meets the value entry by entry along a wide or an added axis.")
     wide_pairs = [(w, v) for w, v in pairs if weight.wide[weight.axes[w]]]
     finite_pairs = [(w, v) for w, v in pairs if not weight.wide[weight.axes[w]]]
     if any(not wide_v[v] for _, v in wide_pairs) or any(wide_v[v] for _, v in finite_pairs):
@@ -88,7 +121,7 @@ def _apply_weight(interpreter, equation, value, weight, position, contract_v, co
     contracted_leaf = {weight.axes[w] for w, _ in pairs}
     if any(a is None for a in weight.axes):
         raise equation.refuse("a parameter with added axes is contracted.")
-    free = [a for a in weight.axes if a not in contracted_leaf]
+    free = [a for i, a in enumerate(weight.axes) if a not in contracted_leaf and i not in batch_w]
     free_wide = [a for a in free if weight.wide[a]]
     if len(free_wide) > 1:
         raise equation.refuse("the result would have two wide axes.")
@@ -113,11 +146,12 @@ def _apply_weight(interpreter, equation, value, weight, position, contract_v, co
             )
     rank = len(wide_v)
     finite_axes = [i for i in range(rank) if i != value_axis]
-    kept = [i for i in finite_axes if i not in {v for _, v in pairs}]
+    kept = [*batch_v, *(i for i in finite_axes if i not in {v for _, v in pairs} and i not in batch_v)]
     order = [finite_axes.index(i) for i in kept + [v for _, v in finite_pairs]]
     terms: list[tuple[Any, Node]] = []
     start = rows
     direction = tuple(sorted(contracted_leaf))
+    own = tuple(range(len(batch_v)))
     if wide_pairs and weight.uses.vector:
         raise equation.refuse(BOTH_USES, " ")
     for node, n in blocks:
@@ -128,12 +162,13 @@ def _apply_weight(interpreter, equation, value, weight, position, contract_v, co
                 else Axes(node, tuple(order), tuple(node.shape[i] for i in order))
             )
         free_sizes = tuple(weight.size[a] for a in finite_free)
-        mat = Mat((weight.taken_key(), direction), weight.prior, node, n, len(finite_pairs), free_sizes, start, offset)
+        key = (weight.taken_key(), direction)
+        mat = Mat(key, weight.prior, node, n, len(finite_pairs), free_sizes, start, offset, own)
         terms += [(1.0, mat), *mean_shift(interpreter, weight, mat)]
         terms += reaction(interpreter, equation, weight, direction, mat)
         start += n
     node = terms[0][1] if len(terms) == 1 else Sum(terms)
-    node, axis = _arranged(node, weight, len(kept), free, finite_free, weight_last)
+    node, axis = _arranged(node, weight, len(kept), free, finite_free, weight_last, len(batch_v))
     if not (isinstance(weight.scale, float) and weight.scale == 1.0):
         node = Sum([(weight.scale, node)])
     return Field(((node, n_out),), axis)
@@ -150,11 +185,11 @@ def _constant_blocks(interpreter, equation, value, position, wide_pairs):
     return [(Const(jnp.squeeze(array, axis)), shape[axis])]
 
 
-def _arranged(node, weight, kept, free, finite_free, weight_last):
+def _arranged(node, weight, kept, free, finite_free, weight_last, batch):
     """Axes of the Mat (kept, then the weight's free ones by index) put in the order of the output array."""
     kept_axes = list(range(kept))
     free_axes = [None if weight.wide[a] else kept + finite_free.index(a) for a in free]
-    out = kept_axes + free_axes if weight_last else free_axes + kept_axes
+    out = kept_axes + free_axes if weight_last else kept_axes[:batch] + free_axes + kept_axes[batch:]
     axis = next((i for i, j in enumerate(out) if j is None), None)
     source = [j for j in out if j is not None]
     if source != list(range(len(source))):

@@ -11,7 +11,7 @@ from jax import lax
 
 from widelimit._precision import at_once, is_traced
 from widelimit.fields import Apply, Axes, Const, Ew, Frozen, Literal, Node, Sum, is_number
-from widelimit.trace._interpreter import RULES, rule
+from widelimit.trace._interpreter import rule
 from widelimit.trace._merging import function_of, multiply_nodes
 from widelimit.trace._values import Det, Field, Weight, aligned, as_field
 
@@ -160,7 +160,7 @@ def _all_det(values):
     return all(isinstance(v, Det) for v in values)
 
 
-@rule("add", "add_any", "sub")
+@rule("add", "add_any", "sub", elementwise=True)
 def _add(interpreter, equation, values):
     if _all_det(values):
         return _deterministic(interpreter, equation, values)
@@ -181,7 +181,7 @@ def _known_zero(node) -> bool:
     return not np.any(np.asarray(node.array))
 
 
-@rule("neg")
+@rule("neg", elementwise=True)
 def _negative(interpreter, equation, values):
     if _all_det(values):
         return _deterministic(interpreter, equation, values)
@@ -195,7 +195,7 @@ def _scaled(interpreter, value, factor, equation):
     return value.map(lambda x: Sum([(factor, x)]))
 
 
-@rule("mul")
+@rule("mul", elementwise=True)
 def _multiply(interpreter, equation, values):
     if _all_det(values):
         return _deterministic(interpreter, equation, values)
@@ -225,7 +225,7 @@ _OF_AN_OUTPUT = (
 )
 
 
-@rule("div")
+@rule("div", elementwise=True)
 def _divide(interpreter, equation, values):
     if _all_det(values):
         return _deterministic(interpreter, equation, values)
@@ -236,12 +236,12 @@ def _divide(interpreter, equation, values):
     return _function(interpreter, equation, values)
 
 
-@rule("copy", "copy_p", "reduce_precision", "optimization_barrier")
+@rule("copy", "copy_p", "reduce_precision", "optimization_barrier", elementwise=True)
 def _identity(interpreter, equation, values):
     return values[0]
 
 
-@rule("convert_element_type")
+@rule("convert_element_type", elementwise=True)
 def _convert(interpreter, equation, values):
     value = values[0]
     if isinstance(value, Det):
@@ -255,7 +255,7 @@ def _convert(interpreter, equation, values):
     return value
 
 
-@rule("stop_gradient")
+@rule("stop_gradient", elementwise=True)
 def _stop_gradient(interpreter, equation, values):
     value = values[0]
     if isinstance(value, Weight):
@@ -294,11 +294,10 @@ def _hashable(value) -> bool:
     return True
 
 
-for _name in _NONLINEAR:
-    RULES[_name] = _function
+rule(*_NONLINEAR, elementwise=True)(_function)
 
 
-@rule("select_n")
+@rule("select_n", elementwise=True)
 def _select(interpreter, equation, values):
     if _all_det(values):
         return _deterministic(interpreter, equation, values)

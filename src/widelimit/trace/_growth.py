@@ -163,7 +163,7 @@ _LARGEST = {"add", "add_any", "sub", "max", "min", "concatenate", "stack", "clam
 _FIRST = {
     "transpose", "broadcast_in_dim", "squeeze", "reshape", "expand_dims", "slice", "dynamic_slice", "gather", "rev",
     "copy", "copy_p", "convert_element_type", "reduce_precision", "optimization_barrier", "neg", "abs", "split",
-    "stop_gradient", "reduce_max", "reduce_min", "real",
+    "stop_gradient", "reduce_max", "reduce_min", "real", "reduce_window_sum", "cumsum", "reduce_window_max",
 }  # fmt: skip
 _POWERS = {"sqrt": 0.5, "rsqrt": -0.5, "cbrt": 1 / 3, "square": 2.0}
 _OF_SIGN = {"sign", "gt", "ge", "lt", "le", "eq", "ne", "is_finite"}
@@ -195,7 +195,9 @@ def _step(equation: Equation, values: list[Growth]) -> list[Growth]:
     if name == "integer_pow":
         return [_power(values[0], float(equation.params["y"]))]
     if name == "dot_general":
-        return [_contraction(equation, *values)]
+        return [_contraction(equation, *values, equation.params["dimension_numbers"][0][0])]
+    if name == "conv_general_dilated":
+        return [_contraction(equation, *values, equation.params["dimension_numbers"].lhs_spec[1:2])]
     if name == "reduce_sum":
         return [_sum(equation, values[0])]
     if name in _OF_SIGN:
@@ -235,8 +237,7 @@ def _over_width(equation, axes, i) -> bool:
     return any(wide[a] for a in axes)
 
 
-def _contraction(equation, a: Growth, b: Growth) -> Growth:
-    (contract, _), _ = equation.params["dimension_numbers"]
+def _contraction(equation, a: Growth, b: Growth, contract) -> Growth:
     if not _over_width(equation, contract, 0):
         return _product(a, b)._replace(kind=_FIELD if a.kind or b.kind else _NUMBER)
     if _PARAMETER in (a.kind, b.kind):

@@ -14,19 +14,24 @@ from jax.extend import core as jex_core
 
 from widelimit._precision import at_once, enable_x64, is_traced
 from widelimit.fields import Covariance, Noise, UnknownLimitError
-from widelimit.trace._values import Det, Field, Weight
+from widelimit.trace._flat import on_parts
+from widelimit.trace._values import Det, Field, Flat, Weight
 
 __all__ = ["RULES", "Equation", "Interpreter", "paired_equation", "rule"]
 
 RULES: dict[str, Callable] = {}
 
 
-def rule(*names: str):
-    """Register a function ``(interpreter, equation, values) -> value or list of values`` for primitives."""
+def rule(*names: str, **marks: bool):
+    """Register a function ``(interpreter, equation, values) -> value or list of values`` for primitives.
+
+    marks: structural (runs on constants too), elementwise, takes_flat (knows what to do with merged axes).
+    """
 
     def register(function):
         for name in names:
             RULES[name] = function
+        function.__dict__.update(marks)
         return function
 
     return register
@@ -140,7 +145,15 @@ class Interpreter:
         if function is None:
             kinds = ", ".join(_kind(v) for v in values)
             raise equation.refuse(f"no rule gives its infinite-width limit (operands: {kinds}).")
-        out = function(self, equation, values)
+        if any(isinstance(v, Flat) for v in values) and not getattr(function, "takes_flat", False):
+            if not getattr(function, "elementwise", False):
+                raise equation.refuse(
+                    "an axis of positions is merged with the width (flattened) there.",
+                    "Remedy: do it before the reshape, or contract the merged axis with a parameter first.",
+                )
+            out = on_parts(self, equation, values, function)
+        else:
+            out = function(self, equation, values)
         outs = list(out) if isinstance(out, list) else [out]
         if self.log is not None:
             self.log.append((equation, outs))

@@ -13,17 +13,17 @@ import numpy as np
 
 from widelimit._precision import enable_x64
 from widelimit.fields import Covariance, UnknownLimitError
-from widelimit.trace import _calls, _contraction, _elementwise, _shape
+from widelimit.trace import _calls, _contraction, _convolution, _elementwise, _shape
 from widelimit.trace._growth import check_growth, growth_lines
 from widelimit.trace._interpreter import Interpreter
 from widelimit.trace._outputs import over_outputs
 from widelimit.trace._program import Program
 from widelimit.trace._uses import Uses
-from widelimit.trace._values import Det, Field, Weight, as_field
+from widelimit.trace._values import Det, Field, Flat, Weight, as_field
 
 __all__ = ["Kernel", "Kernels", "evaluate"]
 
-_RULE_FILES = (_calls, _contraction, _elementwise, _shape)  # importing them registers the rules
+_RULE_FILES = (_calls, _contraction, _convolution, _elementwise, _shape)  # importing them registers the rules
 
 
 class Kernels(NamedTuple):
@@ -53,6 +53,7 @@ def _run(program: Program, closed, closed2, covariance, x, log=None, kinds: tupl
     if len(outs) != 1:
         raise UnknownLimitError(f"the network must return one array, and returns {len(outs)}.")
     out = as_field(outs[0]) if isinstance(outs[0], Weight) else outs[0]
+    out = out.field if isinstance(out, Flat) else out  # the mean over outputs is the same
     if isinstance(out, Det):
         raise UnknownLimitError("the output does not depend on any Gaussian parameter, so it has no kernel.")
     return out

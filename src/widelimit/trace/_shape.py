@@ -7,13 +7,14 @@ import dataclasses
 import jax.numpy as jnp
 import numpy as np
 
-from widelimit._precision import at_once
-from widelimit.fields import Axes, Const, Linear, Sum
+from widelimit._precision import at_once, is_traced
+from widelimit.fields import Axes, Const, Ew, Linear, Node, Sum, Take, has_parameters, is_number
 from widelimit.trace._contraction import permuted, without_axis
+from widelimit.trace._flat import merged
 from widelimit.trace._interpreter import rule
-from widelimit.trace._values import Det, Field, Weight, as_field, shifted
+from widelimit.trace._values import Det, Field, Flat, Weight, as_field, shifted
 
-__all__: list[str] = []
+__all__ = ["cut_width", "stacked", "taken"]
 
 
 def _wide_sizes(equation, i=0):
@@ -79,13 +80,17 @@ def _broadcast_field(equation, field, where, shape):
     return Field(tuple((Axes(x, tuple(source), sizes), n) for x, n in field.blocks), axis)
 
 
-@rule("squeeze", "reshape", "expand_dims")
+@rule("squeeze", "reshape", "expand_dims", takes_flat=True)
 def _reshape(interpreter, equation, values):
     value = values[0]
+    if isinstance(value, Flat):
+        return _reshape_flat(interpreter, equation, value)
     before, after = equation.in_shapes[0][0], equation.out_shapes[0][0]
     if isinstance(value, Det):
         return Det(jnp.reshape(value.array, _wide_sizes(equation)))
     matches = _axis_matches(before, after)
+    if matches is None and isinstance(value, Field):
+        return _merge(equation, value)
     if matches is None or (equation.params.get("dimensions", None) not in (None,) and equation.name == "reshape"):
         raise equation.refuse(
             "axes are merged or split.",
@@ -103,6 +108,45 @@ def _reshape(interpreter, equation, values):
     if source == tuple(range(len(value.shape))):
         return Field(value.blocks, axis)
     return Field(tuple((Axes(x, source, sizes), n) for x, n in value.blocks), axis)
+
+
+def _merge(equation, field):
+    """Neighbouring axes made one, where that holds the wide axis."""
+    groups = _groups(equation.in_shapes[0], equation.out_shapes[0])
+    plain = groups is not None and all(len(g) == 1 or field.wide_axis in g for g in groups)
+    if groups is None or not plain:
+        raise equation.refuse(
+            "axes are merged or split.", "Remedy: keep the axes apart (contract over several axes with jnp.einsum)."
+        )
+    return merged(field, groups, equation.in_shapes[0])
+
+
+def _groups(before, after) -> list[list[int]] | None:
+    """For each output axis the input axes whose product it is, at both widths; None where axes are split."""
+    out, i = [], 0
+    for n, n2 in zip(*after, strict=True):
+        group: list[int] = []
+        size = [1, 1]
+        while i < len(before[0]) and (size != [n, n2] or not group):
+            group.append(i)
+            size = [size[0] * before[0][i], size[1] * before[1][i]]
+            i += 1
+        if size != [n, n2]:
+            return None
+        out.append(group)
+    while i < len(before[0]) and before[0][i] == 1:
+        out[-1].append(i)
+        i += 1
+    return out if i == len(before[0]) else None
+
+
+def _reshape_flat(interpreter, equation, value):
+    """Merged axes taken apart again, or axes of size 1 put beside them."""
+    before = equation.in_shapes[0]
+    j, parts, parts2 = value.axis, value.sizes, value.sizes2
+    whole = tuple((*s[:j], *p, *s[j + 1 :]) for s, p in zip(before, (parts, parts2), strict=True))
+    direct = dataclasses.replace(equation, name="reshape", params={}, params2={}, in_shapes=[whole])
+    return _reshape(interpreter, direct, [value.field])
 
 
 def _axis_matches(before, after):
@@ -160,14 +204,21 @@ def _cut(interpreter, equation, value, axis, start, limit, stride, wide):
         return dataclasses.replace(value, start=tuple(starts), size=tuple(sizes))
     field = as_field(value) if isinstance(value, Weight) else value
     if axis == field.wide_axis:
-        return _cut_width(field, start, limit)
+        return cut_width(field, start, limit)
     index = _finite_index(field, axis)
-    rows = np.arange(start, limit, stride)
-    matrix = jnp.asarray(np.eye(field.shape[index])[rows])
-    return field.map(lambda x: Linear(x, index, matrix))
+    return field.map(lambda x: taken(x, index, np.arange(start, limit, stride)))
 
 
-def _cut_width(field, start, limit):
+def taken(node: Node, axis: int, index: np.ndarray) -> Node:
+    """The node at positions of a finite axis; a function of it is the function of what is taken."""
+    if isinstance(node, Const):
+        return Const(jnp.take(node.array, index, axis=axis))
+    if isinstance(node, Ew) and not has_parameters(node.expression):
+        return Ew(node.expression, taken(node.leaf, axis, index))
+    return Take(node, axis, index)
+
+
+def cut_width(field, start, limit):
     blocks, low = [], 0
     for node, n in field.blocks:
         a, b = max(start, low), min(limit, low + n)
@@ -228,8 +279,9 @@ def _concatenate(interpreter, equation, values):
     index = _finite_index(fields[0], axis)
     total, start, terms = sum(sizes), 0, []
     for field, size in zip(fields, sizes, strict=True):
-        matrix = jnp.asarray(np.eye(total)[:, start : start + size])
-        terms.append((1.0, Linear(field.blocks[0][0], index, matrix)))
+        place = np.full(total, -1)
+        place[start : start + size] = np.arange(size)
+        terms.append((1.0, Take(field.blocks[0][0], index, place)))
         start += size
     return Field(((Sum(terms), fields[0].blocks[0][1]),), fields[0].wide_axis)
 
@@ -261,9 +313,21 @@ def stacked(interpreter, equation, values, axis: int, out_shapes):
     return _concatenate(interpreter, join, pieces)
 
 
-@rule("reduce_sum")
+@rule("reduce_sum", takes_flat=True)
 def _reduce_sum(interpreter, equation, values):
     value, axes = values[0], equation.params["axes"]
+    if isinstance(value, Flat):
+        if value.axis not in axes:
+            raise equation.refuse("an axis beside one that is merged with the width is summed over.")
+        more = len(value.sizes) - 1
+        axes = [a + more * (a > value.axis) for a in axes if a != value.axis]
+        axes += range(value.axis, value.axis + len(value.sizes))
+        shapes = [
+            (*s[: value.axis], *parts, *s[value.axis + 1 :])
+            for s, parts in zip(equation.in_shapes[0], (value.sizes, value.sizes2), strict=True)
+        ]
+        equation = dataclasses.replace(equation, params={"axes": tuple(axes)}, in_shapes=[tuple(shapes)])
+        return _reduce_sum(interpreter, equation, [value.field])
     wide = equation.wide_in(0)
     if isinstance(value, Det):
         count = 1
@@ -290,9 +354,94 @@ def _sum_axis(field, index):
     return without_axis(summed, index, index + (wide is not None and index >= wide))
 
 
-@rule("reduce_max", "reduce_min", "argmax", "argmin", "sort", "cumsum", "reduce_prod", "top_k")
+@rule("reduce_max", "reduce_min", "argmax", "argmin", "sort", "reduce_prod", "top_k", "reduce_window_max")
 def _no_limit(interpreter, equation, values):
     if all(isinstance(v, Det) for v in values) and not any(equation.wide_in(0)):
         return interpreter._evaluate(equation, values)
     axes = equation.params.get("axes", equation.params.get("dimension"))
     raise equation.refuse(f"taken over axes {axes} of a wide random field it has no deterministic closed-form limit.")
+
+
+@rule("rev")
+def _reverse(interpreter, equation, values):
+    value = values[0]
+    if isinstance(value, Det):
+        return Det(jnp.flip(jnp.asarray(value.array), equation.params["dimensions"]))
+    value = as_field(value) if isinstance(value, Weight) else value
+    for axis in equation.params["dimensions"]:
+        if axis == value.wide_axis:
+            raise equation.refuse("the channels of a wide axis are reversed.")
+        index = _finite_index(value, axis)
+        value = value.map(lambda x, i=index: taken(x, i, np.arange(x.shape[i])[::-1]))
+    return value
+
+
+@rule("pad")
+def _pad(interpreter, equation, values):
+    value, fill = values
+    if isinstance(value, Det) or not isinstance(fill, Det):
+        raise equation.refuse("a constant along the width is padded, or a field with something random.")
+    value = as_field(value) if isinstance(value, Weight) else value
+    shape = equation.in_shapes[0][0]
+    for axis, (low, high, inner) in enumerate(equation.params["padding_config"]):
+        if (low, high, inner) == (0, 0, 0):
+            continue
+        if axis == value.wide_axis:
+            raise equation.refuse("a wide axis is padded.")
+        n = shape[axis]
+        at = np.arange(-low, (n - 1) * (inner + 1) + 1 + high)
+        place = np.where((at >= 0) & (at < (n - 1) * (inner + 1) + 1) & (at % (inner + 1) == 0), at // (inner + 1), -1)
+        index = _finite_index(value, axis)
+        value = value.map(lambda x, i=index, p=place: _padded(x, i, p, fill.array, equation))
+    return value
+
+
+def _padded(node, axis, place, fill, equation):
+    out = Take(node, axis, place)
+    if is_number(fill) and float(fill) == 0:
+        return out
+    shape = [1] * len(node.shape)
+    shape[axis] = len(place)
+    edge = jnp.broadcast_to(jnp.where((place < 0).reshape(shape), jnp.asarray(fill), 0), out.shape)
+    return Sum([(1.0, out), (1.0, Const(edge))])
+
+
+@rule("cumsum")
+def _cumulative_sum(interpreter, equation, values):
+    value, axis = values[0], equation.params["axis"]
+    value = as_field(value) if isinstance(value, Weight) else value
+    if isinstance(value, Det) or axis == value.wide_axis:
+        raise equation.refuse("a cumulative sum over the width has no limit.")
+    index, n = _finite_index(value, axis), equation.in_shapes[0][0][axis]
+    matrix = np.tril(np.ones((n, n)))
+    matrix = matrix.T if equation.params["reverse"] else matrix
+    return value.map(lambda x: Linear(x, index, jnp.asarray(matrix)))
+
+
+@rule("gather")
+def _gather(interpreter, equation, values):
+    """Positions along one axis by indices that are known: ``x[i]``, ``x[[2, 0, 1]]``."""
+    value, indices = values
+    dims, sizes = equation.params["dimension_numbers"], equation.params["slice_sizes"]
+    value = as_field(value) if isinstance(value, Weight) else value
+    shape = equation.in_shapes[0][0]
+    if not isinstance(value, Field) or not isinstance(indices, Det) or is_traced(indices.array):
+        raise equation.refuse("the indices depend on the input, or the values are constants with a wide axis.")
+    axes = dims.start_index_map
+    if len(axes) != 1 or getattr(dims, "operand_batching_dims", ()) or axes[0] == value.wide_axis:
+        raise equation.refuse("only one axis of positions can be indexed at a time.")
+    axis = axes[0]
+    if any(n != shape[a] for a, n in enumerate(sizes) if a != axis) or tuple(dims.collapsed_slice_dims) != axes:
+        raise equation.refuse("only whole positions along one axis can be picked.")
+    at = np.asarray(indices.array)[..., 0]
+    if at.ndim > 1:
+        raise equation.refuse("only a position or a list of positions can be picked.")
+    at = np.clip(at, 0, shape[axis] - 1)
+    index = _finite_index(value, axis)
+    picked = value.map(lambda x: taken(x, index, np.atleast_1d(at)))
+    if at.ndim == 0:
+        return without_axis(picked, index, axis)
+    batch = next(i for i in range(len(shape)) if i not in dims.offset_dims)
+    order = [a for a in range(len(shape)) if a != axis]
+    order.insert(batch, axis)
+    return permuted(picked, order)

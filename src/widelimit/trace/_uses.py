@@ -7,17 +7,29 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from widelimit.fields import Const, Linear, Mat, Node, is_elementwise, sensitivity
+from widelimit.fields import Const, Linear, Mat, Node, UnknownLimitError, is_elementwise, sensitivity
 
 __all__ = ["Uses", "mean_shift", "reaction"]
 
 
 @dataclasses.dataclass
 class Uses:
-    """vector: whether the parameter was used as a vector over channels; matrices: its contractions, in order."""
+    """vector: whether the parameter was used as a vector over channels; matrices: its contractions, in order; splits:
+    which of its axes were seen as several.
+    """
 
     vector: bool = False
+    splits: tuple | None = None
     matrices: list[tuple[tuple[int, ...], Mat]] = dataclasses.field(default_factory=list)
+
+    def seen(self, splits: tuple) -> None:
+        """Note how the axes are seen, which must be the same each time: entries are told apart by their places."""
+        if self.splits not in (None, splits):
+            raise UnknownLimitError(
+                "one parameter is reshaped in different ways; which of its entries meet is not followed. Remedy: use "
+                "one shape throughout."
+            )
+        self.splits = splits
 
 
 def reaction(interpreter, equation, weight, direction: tuple[int, ...], node: Mat) -> list[tuple[Any, Node]]:

@@ -19,12 +19,14 @@ from widelimit.fields import (
     Prior,
     Prod,
     Sum,
+    Take,
     UnknownLimitError,
     Vec,
+    Windows,
 )  # fmt: skip
 from widelimit.trace._uses import Uses
 
-__all__ = ["BOTH_USES", "Det", "Field", "Weight", "aligned", "shifted"]
+__all__ = ["BOTH_USES", "Det", "Field", "Flat", "Weight", "aligned", "shifted"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Weight:
 
     key: which parameter; axes: for each axis of the array, the parameter's own axis (None: a new axis of size 1);
     start, size: the part taken along each of the parameter's axes; wide: which of them are wide; scale: a factor;
-    uses: of the parameter, shared by all its parts.
+    uses: of the parameter, shared by all its parts; splits: which of its axes are seen as several, and their sizes.
     """
 
     key: Any
@@ -52,15 +54,37 @@ class Weight:
     wide: tuple[bool, ...]
     uses: Uses
     scale: Any = 1.0
+    splits: tuple = ()
+
+    def split(self, position: int, sizes: tuple[int, ...], wide: tuple[bool, ...]) -> Weight:
+        """The parameter with one axis of the array, whole, seen as several."""
+        own = self.axes[position]
+        if own is None or self.size[own] != self.full[own]:
+            raise UnknownLimitError(
+                "a part of a parameter's axis is split into several axes. Remedy: give each part its own parameter."
+            )
+
+        def spread(values, new):
+            return (*values[:own], *new, *values[own + 1 :])
+
+        more = len(sizes) - 1
+        axes = tuple(a if a is None or a < own else a + more for a in self.axes)
+        return dataclasses.replace(
+            self,
+            axes=(*axes[:position], *range(own, own + len(sizes)), *axes[position + 1 :]),
+            start=spread(self.start, (0,) * len(sizes)), size=spread(self.size, sizes),
+            full=spread(self.full, sizes), wide=spread(self.wide, wide), splits=(*self.splits, (own, sizes)),
+        )  # fmt: skip
 
     def taken_key(self):
         """The parameter and the part of its finite axes: two parts are the same weight only if these agree."""
+        self.uses.seen(self.splits)
         part = tuple(
             (a, self.start[a], self.size[a])
             for a in range(len(self.full))
             if not self.wide[a] and (self.start[a], self.size[a]) != (0, self.full[a])
         )
-        return (self.key, part)
+        return (self.key, part, self.splits)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +104,19 @@ class Field:
         return self.blocks[0][0].shape
 
 
+@dataclasses.dataclass(frozen=True)
+class Flat:
+    """A field whose wide axis is merged with finite axes around it: axis `axis` of the array stands for `sizes`.
+
+    sizes2: the same at the other width.
+    """
+
+    field: Field
+    axis: int
+    sizes: tuple[int, ...]
+    sizes2: tuple[int, ...]
+
+
 def shifted(node: Node, by: int) -> Node:
     """The same field read from channel `by` on: its parameters' channels move."""
     if by == 0 or isinstance(node, Const):
@@ -89,7 +126,9 @@ def shifted(node: Node, by: int) -> Node:
     if isinstance(node, Noise):
         return Noise(node.key, node.first, node.second, node.shape, node.offset + by)
     if isinstance(node, Mat):
-        return Mat(node.key, node.prior, node.child, node.n, node.contracted, node.free, node.rows, node.offset + by)
+        return Mat(
+            node.key, node.prior, node.child, node.n, node.contracted, node.free, node.rows, node.offset + by, node.own
+        )
     if isinstance(node, Sum):
         return Sum([(c, shifted(x, by)) for c, x in node.terms])
     if isinstance(node, Prod):
@@ -102,6 +141,10 @@ def shifted(node: Node, by: int) -> Node:
         return Axes(shifted(node.child, by), node.source, node.shape)
     if isinstance(node, Linear):
         return Linear(shifted(node.child, by), node.axis, node.matrix)
+    if isinstance(node, Take):
+        return Take(shifted(node.child, by), node.axis, node.index)
+    if isinstance(node, Windows):
+        return Windows(shifted(node.child, by), node.axis, node.window)
     if isinstance(node, Frozen):
         return Frozen(shifted(node.child, by))
     raise TypeError(type(node).__name__)
