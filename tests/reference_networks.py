@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 
@@ -17,6 +19,21 @@ FUNCTIONS = {
 }
 
 
+def _sigmoid_like(z):
+    return 0.5 * jax.scipy.special.erf(z / 2.4020563531719796) + 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class Contracted(nn.Module):
+    """A constant vector contracted with one axis of positions."""
+
+    vector: tuple[float, ...]
+    axis: int
+
+    def apply(self, params, x, *, key=None):
+        return jnp.tensordot(x, jnp.asarray(self.vector), axes=([self.axis], [0]))
+
+
 def module(layer: dict) -> nn.Module:
     """One layer of the list as a module."""
     op = layer["op"]
@@ -27,9 +44,32 @@ def module(layer: dict) -> nn.Module:
             layer["b_std"],
             parameterization=layer.get("parameterization", "ntk"),
         )
+    if op in ("conv", "conv_local", "conv_transpose"):
+        kind = {"conv": nn.Conv, "conv_local": nn.ConvLocal, "conv_transpose": nn.ConvTranspose}[op]
+        return kind(
+            layer.get("width", 64), tuple(layer["filter"]), tuple(layer["strides"]), layer["padding"], layer["W_std"],
+            layer["b_std"], layer.get("parameterization", "ntk"),
+        )  # fmt: skip
+    if op in ("avg_pool", "sum_pool"):
+        arguments = (tuple(layer["window"]), tuple(layer["strides"]), layer["padding"])
+        return (
+            nn.SumPool(*arguments) if op == "sum_pool" else nn.AvgPool(*arguments, layer.get("normalize_edges", False))
+        )
     if op == "branch":
-        merge = {"sum": nn.Sum, "prod": nn.Product, "concat": nn.Concat}[layer["merge"]]
-        return merge(*(network(branch) for branch in layer["branches"]))
+        branches = [network(branch) for branch in layer["branches"]]
+        if layer["merge"] == "concat":
+            axis = layer["axis"]  # of the batch; ours are of one example
+            return nn.Concat(*branches, axis=axis - (axis > 0))
+        return {"sum": nn.Sum, "prod": nn.Product}[layer["merge"]](*branches)
+    if op == "layer_norm":
+        return nn.LayerNorm(axis=tuple(a - (a > 0) for a in layer["axis"]))
+    if op == "resize":
+        shape = tuple(None if n == -1 else n for n in layer["shape"][1:-1])
+        return nn.ImageResize(shape, layer["method"], layer["antialias"])
+    if op == "index":
+        return nn.Crop(tuple(map(tuple, layer["slices"][1:])))
+    if op == "dot_general":
+        return Contracted(tuple(layer["rhs"]), layer["contract"][0][0] - 1)
     if op == "numerical":
         return nn.Elementwise(FUNCTIONS[layer["fn"]])
     if op == "dropout":
@@ -39,7 +79,9 @@ def module(layer: dict) -> nn.Module:
         "relu": nn.Relu, "erf": nn.Erf, "sin": nn.Sin, "cos": nn.Cos, "abs": nn.Abs, "gabor": nn.Gabor,
         "ab_relu": nn.ABRelu, "sign": nn.Sign, "exp": nn.Exp, "hermite": nn.Hermite, "monomial": nn.Monomial,
         "rectified_monomial": nn.RectifiedMonomial, "gelu": nn.Gelu, "identity": nn.Identity,
-        "layer_norm": nn.LayerNorm,
+        "flatten": nn.Flatten,
+        "global_avg_pool": nn.GlobalAvgPool, "global_sum_pool": nn.GlobalSumPool,
+        "sigmoid_like": lambda: nn.Elementwise(_sigmoid_like),
     }  # fmt: skip
     return kinds[op](**arguments)
 

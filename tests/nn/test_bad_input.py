@@ -29,6 +29,11 @@ NAN = float("nan")
         (lambda: nn.RectifiedMonomial(-1), "RectifiedMonomial: degree must"),
         (lambda: nn.Polynomial((1.0, NAN)), "Polynomial: coefficients must"),
         (lambda: nn.Dropout(0.0), r"Dropout: keep must lie in \(0, 1\]"), (lambda: nn.Dropout(1.1), "Dropout: keep"),
+        (lambda: nn.Conv(0, (3, 3)), "Conv: width must"), (lambda: nn.Conv(4, (3, 0)), "Conv: filter_shape must"),
+        (lambda: nn.Conv(4, (3, 3), (1,)), "Conv: strides must be 2 integers >= 1, one for each axis"),
+        (lambda: nn.Conv(4, (3, 3), dilation=0), "Conv: dilation must"),
+        (lambda: nn.AvgPool(()), "AvgPool: window must"),
+        (lambda: nn.SumPool((2, 2), (1, 2, 3)), "SumPool: strides must"),
         (lambda: nn.Sequential(), "Sequential: give at least one module"), (lambda: nn.Sum(), "Sum: give at least one"),
     ],
 )  # fmt: skip
@@ -43,6 +48,11 @@ def test_values(make, message):
         (lambda: nn.Dense(True), "Dense: width must be an integer"), (lambda: nn.Dense("8"), "Dense: width must"),
         (lambda: nn.Dense(8, "a"), "Dense: W_std must be a finite number"), (lambda: nn.Dense(8, None), "W_std must"),
         (lambda: nn.Dense(8, np.ones(3)), "Dense: W_std must"), (lambda: nn.LayerNorm("a"), "LayerNorm: epsilon must"),
+        (lambda: nn.Conv(4, 2.5), "Conv: filter_shape must be an integer or a tuple"),
+        (lambda: nn.Conv(4, True), "Conv: filter_shape must"),
+        (lambda: nn.ConvLocal(4, ("a",)), "ConvLocal: filter_shape"),
+        (lambda: nn.Concat(nn.Relu(), axis=1.0), "Concat: axis must be an integer"),
+        (lambda: nn.LayerNorm(axis="last"), "LayerNorm: axis must"), (lambda: nn.Crop((3,)), "Crop: slices must"),
         (lambda: nn.Polynomial(()), "coefficients must be a tuple of at least one"),
         (lambda: nn.Polynomial("ab"), "Polynomial: coefficients must be a tuple"),
         (lambda: nn.Dropout("a"), "Dropout: keep must"),
@@ -79,3 +89,23 @@ def test_traced_and_numpy_numbers_are_accepted():
         return wl.nngp(net)(jnp.ones(4), jnp.ones(4))
 
     assert float(jax.grad(k)(1.5)) == pytest.approx(4 * float(k(1.5)) / 1.5, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "net, shape, message",
+    [
+        (nn.Conv(4, (3, 3)), (8, 8), r"Conv: a filter of shape \(3, 3\) needs an input of 3 axes"),
+        (nn.Conv(4, 3, padding="FULL"), (8, 2), 'padding must be "SAME", "VALID", "CIRCULAR" or a pair'),
+        (nn.ConvTranspose(4, 3, padding=((1, 1),)), (8, 2), "ConvTranspose: padding must"),
+        (nn.AvgPool((2, 2)), (8, 2), r"AvgPool: a window of shape \(2, 2\) needs an input of 3 axes"),
+        (nn.Crop(((1, 2), (0, 1))), (8, 2), "whose last axis is kept"),
+        (nn.ImageResize((3,)), (8, 8, 2), r"ImageResize: shape \(3,\) does not fit"),
+    ],
+)
+def test_inputs_that_do_not_fit(net, shape, message):
+    """Named where the network is made and where its kernel is asked for."""
+    whole = nn.Sequential(net, nn.Flatten(), nn.Dense(1))
+    with pytest.raises(ValueError, match=message):
+        whole.init(jax.random.key(0), shape)
+    with pytest.raises((ValueError, wl.UnknownLimitError), match=message):
+        wl.ntk(whole)(np.ones(shape), np.ones(shape))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import time
@@ -19,6 +20,7 @@ __all__ = ["gram", "gram_diag"]
 
 _DEFAULT_MEMORY = 2**29
 _LARGEST_TILE = 256  # larger ones are no faster on a CPU, and less of the upper half is left out
+_ARRAYS_OF_POSITIONS = 8
 _ARRAYS_PER_PAIR = 24  # intermediate values held at once for one pair of a tile, by measurement
 
 
@@ -47,7 +49,7 @@ def gram(
         return _whole(k, x1, x2)
     _check_kernel("gram", k)
     x1, x2, to_numpy = _checked("gram", x1=x1, x2=x2)
-    tile = _tile("gram", batch_size, memory)
+    tile = _tile("gram", batch_size, memory, k, x1, x1 if x2 is None else x2)
     report = _reporter(progress)
     if to_numpy:
         with enable_x64():
@@ -61,7 +63,7 @@ def gram_diag(k: Callable, x: Any, *, batch_size: int | None = None, memory: int
         return jax.vmap(_diagonal(k))(x)
     _check_kernel("gram_diag", k)
     x, to_numpy = _checked("gram_diag", x=x)
-    tile = _tile("gram_diag", batch_size, memory) ** 2
+    tile = _tile("gram_diag", batch_size, memory, k, x, x) ** 2
     if to_numpy:
         with enable_x64():
             return _diagonals(k, x, tile)
@@ -104,7 +106,7 @@ def _checked(where, **inputs):
     return *out, to_numpy
 
 
-def _tile(where, batch_size, memory) -> int:
+def _tile(where, batch_size, memory, k, x1, x2) -> int:
     for name, value, kinds in (
         ("batch_size", batch_size, int | np.integer),
         ("memory", memory, int | float | np.integer | np.floating),
@@ -115,7 +117,19 @@ def _tile(where, batch_size, memory) -> int:
     if batch_size is not None:
         return int(batch_size)
     memory = _DEFAULT_MEMORY if memory is None else memory
-    return max(1, min(_LARGEST_TILE, int(math.sqrt(memory / (_ARRAYS_PER_PAIR * 8)))))
+    numbers = _numbers_per_pair(k, *((x.shape[1:], x.dtype) for x in (x1, x2)))
+    return max(1, min(_LARGEST_TILE, int(math.sqrt(memory / (numbers * 8)))))
+
+
+@functools.lru_cache(maxsize=32)
+def _numbers_per_pair(k, *examples) -> int:
+    """How many numbers are held at once for one pair: of examples with positions, as many as pairs of these count."""
+    if all(len(shape) < 2 for shape, _ in examples):
+        return _ARRAYS_PER_PAIR
+    with enable_x64() if any(dtype == np.float64 for _, dtype in examples) else contextlib.nullcontext():
+        closed = jax.make_jaxpr(k)(*(jax.ShapeDtypeStruct(*e) for e in examples))
+    largest = max((math.prod(v.aval.shape) for eqn in closed.jaxpr.eqns for v in eqn.outvars), default=1)
+    return _ARRAYS_PER_PAIR + _ARRAYS_OF_POSITIONS * largest
 
 
 def _rounded(n: int) -> int:
@@ -129,7 +143,8 @@ def _rows(n: int, tile: int) -> int:
     return min(tile, max(_rounded(n), 1))
 
 
-# Up to this many pairs are computed operation by operation: compiling takes longer than running.
+# Up to this many pairs of vectors are computed operation by operation: compiling takes longer than running, and the
+# next network finds the operations compiled.  With axes of positions every network has shapes of its own.
 _UNCOMPILED = 64**2
 
 
@@ -141,7 +156,7 @@ def _compiled(k, diagonal: bool, shapes: tuple):
 def _function(k, diagonal: bool, *arrays) -> Callable:
     """The batched kernel, compiled for arrays like these unless they are few."""
     count = math.prod(a.shape[0] for a in arrays)
-    if count <= _UNCOMPILED:
+    if count <= _UNCOMPILED and all(a.ndim < 3 for a in arrays):
         return _batched(k, diagonal)
     return _compiled(k, diagonal, tuple((a.shape, a.dtype) for a in arrays))
 

@@ -113,8 +113,20 @@ class Product(_Branches):
         return functools.reduce(operator.mul, self.outputs(params, x, key))
 
 
+@dataclasses.dataclass(frozen=True, init=False)
 class Concat(_Branches):
-    """``f_1(x), f_2(x), ...`` concatenated along the last axis (features)."""
+    """``f_1(x), f_2(x), ...`` concatenated along an axis of the example, by default the last (features).
+
+    Raises TypeError for an axis that is no integer.
+    """
+
+    axis: int
+
+    def __init__(self, *branches: Module, axis: int = -1):
+        super().__init__(*branches)
+        if isinstance(axis, bool) or not isinstance(axis, int):
+            raise TypeError(f"Concat: axis must be an integer, not {axis!r}.")
+        object.__setattr__(self, "axis", axis)
 
     def apply(self, params, x, *, key=None):
-        return jnp.concatenate(self.outputs(params, x, key), axis=-1)
+        return jnp.concatenate(self.outputs(params, x, key), axis=self.axis)

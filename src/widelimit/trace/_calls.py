@@ -9,7 +9,8 @@ from jax.extend import core as jex_core
 
 from widelimit._precision import enable_x64, is_traced
 from widelimit.trace._interpreter import Equation, rule
-from widelimit.trace._shape import _cut, _reshape, stacked
+from widelimit.trace._picking import cut
+from widelimit.trace._shape import _reshape, stacked
 from widelimit.trace._values import Det, Field
 
 __all__ = ["inner_program", "loop_sizes"]
@@ -131,7 +132,7 @@ def _at(interpreter, equation, value, i, t):
     shapes = equation.in_shapes[i]
     if isinstance(value, Det):
         return Det(value.array[t])
-    piece = _cut(interpreter, equation, value, 0, t, t + 1, 1, False)
+    piece = cut(interpreter, equation, value, 0, t, t + 1, 1, False)
     after = tuple((1, *s[1:]) for s in shapes), tuple(s[1:] for s in shapes)
     step = Equation("squeeze", None, {}, {}, [after[0]], [after[1]], equation.source)  # type: ignore[list-item]
     return _reshape(interpreter, step, [piece])

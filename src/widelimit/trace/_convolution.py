@@ -128,7 +128,7 @@ def _group(equation, blocks, g: int, groups: int):
     """The blocks of one group of channels."""
     if groups == 1:
         return blocks
-    from widelimit.trace._shape import cut_width
+    from widelimit.trace._picking import cut_width
 
     total = sum(n for _, n in blocks)
     low, high = g * total // groups, (g + 1) * total // groups

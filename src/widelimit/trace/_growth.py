@@ -195,9 +195,10 @@ def _step(equation: Equation, values: list[Growth]) -> list[Growth]:
     if name == "integer_pow":
         return [_power(values[0], float(equation.params["y"]))]
     if name == "dot_general":
-        return [_contraction(equation, *values, equation.params["dimension_numbers"][0][0])]
+        return [_contraction(equation, values[0], values[1], equation.params["dimension_numbers"][0][0])]
     if name == "conv_general_dilated":
-        return [_contraction(equation, *values, equation.params["dimension_numbers"].lhs_spec[1:2])]
+        features = equation.params["dimension_numbers"].lhs_spec[1:2]
+        return [_contraction(equation, values[0], values[1], features)]
     if name == "reduce_sum":
         return [_sum(equation, values[0])]
     if name in _OF_SIGN:

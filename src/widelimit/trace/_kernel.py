@@ -13,7 +13,7 @@ import numpy as np
 
 from widelimit._precision import enable_x64
 from widelimit.fields import Covariance, UnknownLimitError
-from widelimit.trace import _calls, _contraction, _convolution, _elementwise, _shape
+from widelimit.trace import _calls, _contraction, _convolution, _elementwise, _picking, _reduction, _shape
 from widelimit.trace._growth import check_growth, growth_lines
 from widelimit.trace._interpreter import Interpreter
 from widelimit.trace._outputs import over_outputs
@@ -23,7 +23,15 @@ from widelimit.trace._values import Det, Field, Flat, Weight, as_field
 
 __all__ = ["Kernel", "Kernels", "evaluate"]
 
-_RULE_FILES = (_calls, _contraction, _convolution, _elementwise, _shape)  # importing them registers the rules
+_RULE_FILES = (
+    _calls,
+    _contraction,
+    _convolution,
+    _elementwise,
+    _picking,
+    _reduction,
+    _shape,
+)  # importing them registers the rules
 
 
 class Kernels(NamedTuple):

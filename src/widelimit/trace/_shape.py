@@ -7,14 +7,13 @@ import dataclasses
 import jax.numpy as jnp
 import numpy as np
 
-from widelimit._precision import at_once, is_traced
-from widelimit.fields import Axes, Const, Ew, Linear, Node, Sum, Take, has_parameters, is_number
-from widelimit.trace._contraction import permuted, without_axis
+from widelimit.fields import Axes, Const, Sum, Take
+from widelimit.trace._contraction import permuted
 from widelimit.trace._flat import merged
 from widelimit.trace._interpreter import rule
-from widelimit.trace._values import Det, Field, Flat, Weight, as_field, shifted
+from widelimit.trace._values import Det, Field, Flat, Weight, as_field
 
-__all__ = ["cut_width", "stacked", "taken"]
+__all__ = ["finite_index", "stacked"]
 
 
 def _wide_sizes(equation, i=0):
@@ -22,7 +21,7 @@ def _wide_sizes(equation, i=0):
     return tuple(1 if w else n for w, n in zip(equation.wide_out(i), equation.out_shapes[i][0], strict=True))
 
 
-def _finite_index(field: Field, axis: int) -> int:
+def finite_index(field: Field, axis: int) -> int:
     return axis - (field.wide_axis is not None and axis > field.wide_axis)
 
 
@@ -71,7 +70,7 @@ def _broadcast_field(equation, field, where, shape):
     source = []
     for i in finite_out:
         if i in back and (in_shape[back[i]] == shape[i]):
-            source.append(_finite_index(field, back[i]))
+            source.append(finite_index(field, back[i]))
         else:
             source.append(None)  # new, or repeated from size 1 (that axis of the child is dropped)
     sizes = tuple(shape[i] for i in finite_out)
@@ -91,6 +90,8 @@ def _reshape(interpreter, equation, values):
     matches = _axis_matches(before, after)
     if matches is None and isinstance(value, Field):
         return _merge(equation, value)
+    if matches is None and isinstance(value, Weight):
+        return _split_weight(equation, value)
     if matches is None or (equation.params.get("dimensions", None) not in (None,) and equation.name == "reshape"):
         raise equation.refuse(
             "axes are merged or split.",
@@ -103,7 +104,7 @@ def _reshape(interpreter, equation, values):
         else:
             return dataclasses.replace(value, axes=axes)
     axis = None if value.wide_axis is None else matches.index(value.wide_axis)
-    source = tuple(None if j is None else _finite_index(value, j) for i, j in enumerate(matches) if i != axis)
+    source = tuple(None if j is None else finite_index(value, j) for i, j in enumerate(matches) if i != axis)
     sizes = tuple(n for i, n in enumerate(after) if i != axis)
     if source == tuple(range(len(value.shape))):
         return Field(value.blocks, axis)
@@ -119,6 +120,21 @@ def _merge(equation, field):
             "axes are merged or split.", "Remedy: keep the axes apart (contract over several axes with jnp.einsum)."
         )
     return merged(field, groups, equation.in_shapes[0])
+
+
+def _split_weight(equation, weight):
+    """Each axis of a parameter's array seen as one or several neighbouring ones."""
+    groups = _groups(equation.out_shapes[0], equation.in_shapes[0])
+    if groups is None:
+        raise equation.refuse("axes of a parameter are merged.", "Remedy: give the parameter the shape it is used in.")
+    after, after2 = equation.out_shapes[0]
+    for i, group in enumerate(groups):
+        sizes = tuple(after[a] for a in group)
+        if len(group) > 1:
+            weight = weight.split(group[0], sizes, tuple(after[a] != after2[a] for a in group))
+        elif sizes[0] != equation.in_shapes[0][0][i]:
+            raise equation.refuse("axes of a parameter are merged and split.")
+    return weight
 
 
 def _groups(before, after) -> list[list[int]] | None:
@@ -166,94 +182,6 @@ def _axis_matches(before, after):
     return out if all(n == 1 for n in before[i:]) else None
 
 
-@rule("slice")
-def _slice(interpreter, equation, values):
-    start, limit = equation.params["start_indices"], equation.params["limit_indices"]
-    start2, limit2 = equation.params2["start_indices"], equation.params2["limit_indices"]
-    strides = equation.params["strides"] or (1,) * len(start)
-    value = values[0]
-    wide = equation.wide_in(0)
-    for axis in range(len(start)):
-        whole = (start[axis], limit[axis], strides[axis]) == (0, equation.in_shapes[0][0][axis], 1)
-        whole2 = (start2[axis], limit2[axis]) == (0, equation.in_shapes[0][1][axis])
-        if whole and whole2:
-            continue
-        if wide[axis] and not equation.wide_out()[axis]:
-            raise equation.refuse(
-                "a fixed number of channels is cut out of a wide axis.",
-                "Remedy: cut fractions of the width (n // 2), or give the part its own layer.",
-            )
-        if wide[axis] and strides[axis] != 1:
-            raise equation.refuse("channels are taken with a stride.")
-        value = _cut(interpreter, equation, value, axis, start[axis], limit[axis], strides[axis], wide[axis])
-    return value
-
-
-def _cut(interpreter, equation, value, axis, start, limit, stride, wide):
-    if isinstance(value, Det):
-        if wide:
-            return value
-        index = [slice(None)] * jnp.ndim(value.array)
-        index[axis] = slice(start, limit, stride)
-        return Det(jnp.asarray(value.array)[tuple(index)])
-    if isinstance(value, Weight) and stride == 1 and value.axes[axis] is not None:
-        own = value.axes[axis]
-        starts, sizes = list(value.start), list(value.size)
-        starts[own] += start
-        sizes[own] = limit - start
-        return dataclasses.replace(value, start=tuple(starts), size=tuple(sizes))
-    field = as_field(value) if isinstance(value, Weight) else value
-    if axis == field.wide_axis:
-        return cut_width(field, start, limit)
-    index = _finite_index(field, axis)
-    return field.map(lambda x: taken(x, index, np.arange(start, limit, stride)))
-
-
-def taken(node: Node, axis: int, index: np.ndarray) -> Node:
-    """The node at positions of a finite axis; a function of it is the function of what is taken."""
-    if isinstance(node, Const):
-        return Const(jnp.take(node.array, index, axis=axis))
-    if isinstance(node, Ew) and not has_parameters(node.expression):
-        return Ew(node.expression, taken(node.leaf, axis, index))
-    return Take(node, axis, index)
-
-
-def cut_width(field, start, limit):
-    blocks, low = [], 0
-    for node, n in field.blocks:
-        a, b = max(start, low), min(limit, low + n)
-        if a < b:
-            blocks.append((shifted(node, a - low), b - a))
-        low += n
-    return Field(tuple(blocks), field.wide_axis)
-
-
-@rule("split")
-def _split(interpreter, equation, values):
-    axis, out, start = equation.params["axis"], [], 0
-    for i, size in enumerate(equation.params["sizes"]):
-        wide = equation.wide_in(0)[axis]
-        if wide and not equation.wide_out(i)[axis]:
-            raise equation.refuse("a fixed number of channels is cut out of a wide axis.")
-        out.append(_cut(interpreter, equation, values[0], axis, start, start + size, 1, wide))
-        start += size
-    return out
-
-
-@rule("dynamic_slice")
-def _dynamic_slice(interpreter, equation, values):
-    sizes = equation.params["slice_sizes"]
-    value = values[0]
-    for axis, (index, size) in enumerate(zip(values[1:], sizes, strict=True)):
-        if size == equation.in_shapes[0][0][axis]:
-            continue
-        if not isinstance(index, Det):
-            raise equation.refuse("the index is random.")
-        start = int(np.clip(int(index.array), 0, equation.in_shapes[0][0][axis] - size))
-        value = _cut(interpreter, equation, value, axis, start, start + size, 1, equation.wide_in(0)[axis])
-    return value
-
-
 @rule("concatenate")
 def _concatenate(interpreter, equation, values):
     axis = equation.params["dimension"]
@@ -276,7 +204,7 @@ def _concatenate(interpreter, equation, values):
         return Field(tuple(b for f in fields for b in f.blocks), axis)
     if any(len(f.blocks) > 1 for f in fields):
         raise equation.refuse("fields made of blocks of channels are joined along a finite axis.")
-    index = _finite_index(fields[0], axis)
+    index = finite_index(fields[0], axis)
     total, start, terms = sum(sizes), 0, []
     for field, size in zip(fields, sizes, strict=True):
         place = np.full(total, -1)
@@ -311,137 +239,3 @@ def stacked(interpreter, equation, values, axis: int, out_shapes):
         out_shapes=[tuple(out_shapes)],
     )
     return _concatenate(interpreter, join, pieces)
-
-
-@rule("reduce_sum", takes_flat=True)
-def _reduce_sum(interpreter, equation, values):
-    value, axes = values[0], equation.params["axes"]
-    if isinstance(value, Flat):
-        if value.axis not in axes:
-            raise equation.refuse("an axis beside one that is merged with the width is summed over.")
-        more = len(value.sizes) - 1
-        axes = [a + more * (a > value.axis) for a in axes if a != value.axis]
-        axes += range(value.axis, value.axis + len(value.sizes))
-        shapes = [
-            (*s[: value.axis], *parts, *s[value.axis + 1 :])
-            for s, parts in zip(equation.in_shapes[0], (value.sizes, value.sizes2), strict=True)
-        ]
-        equation = dataclasses.replace(equation, params={"axes": tuple(axes)}, in_shapes=[tuple(shapes)])
-        return _reduce_sum(interpreter, equation, [value.field])
-    wide = equation.wide_in(0)
-    if isinstance(value, Det):
-        count = 1
-        for a in axes:
-            if wide[a]:
-                count *= equation.in_shapes[0][0][a]
-        return Det(jnp.sum(jnp.asarray(value.array), axis=tuple(axes)) * float(count))
-    if isinstance(value, Weight):
-        value = as_field(value)
-    finite = sorted((a for a in axes if a != value.wide_axis), reverse=True)
-    if value.wide_axis in axes:
-        array = interpreter.field_mean(value)
-        with at_once(array):
-            array = jnp.broadcast_to(jnp.asarray(array, interpreter.dtype), value.shape)
-            return Det(jnp.sum(array, axis=tuple(_finite_index(value, a) for a in finite)))
-    for a in finite:
-        value = _sum_axis(value, _finite_index(value, a))
-    return value
-
-
-def _sum_axis(field, index):
-    summed = field.map(lambda x: Linear(x, index, jnp.ones((1, x.shape[index]))))
-    wide = field.wide_axis
-    return without_axis(summed, index, index + (wide is not None and index >= wide))
-
-
-@rule("reduce_max", "reduce_min", "argmax", "argmin", "sort", "reduce_prod", "top_k", "reduce_window_max")
-def _no_limit(interpreter, equation, values):
-    if all(isinstance(v, Det) for v in values) and not any(equation.wide_in(0)):
-        return interpreter._evaluate(equation, values)
-    axes = equation.params.get("axes", equation.params.get("dimension"))
-    raise equation.refuse(f"taken over axes {axes} of a wide random field it has no deterministic closed-form limit.")
-
-
-@rule("rev")
-def _reverse(interpreter, equation, values):
-    value = values[0]
-    if isinstance(value, Det):
-        return Det(jnp.flip(jnp.asarray(value.array), equation.params["dimensions"]))
-    value = as_field(value) if isinstance(value, Weight) else value
-    for axis in equation.params["dimensions"]:
-        if axis == value.wide_axis:
-            raise equation.refuse("the channels of a wide axis are reversed.")
-        index = _finite_index(value, axis)
-        value = value.map(lambda x, i=index: taken(x, i, np.arange(x.shape[i])[::-1]))
-    return value
-
-
-@rule("pad")
-def _pad(interpreter, equation, values):
-    value, fill = values
-    if isinstance(value, Det) or not isinstance(fill, Det):
-        raise equation.refuse("a constant along the width is padded, or a field with something random.")
-    value = as_field(value) if isinstance(value, Weight) else value
-    shape = equation.in_shapes[0][0]
-    for axis, (low, high, inner) in enumerate(equation.params["padding_config"]):
-        if (low, high, inner) == (0, 0, 0):
-            continue
-        if axis == value.wide_axis:
-            raise equation.refuse("a wide axis is padded.")
-        n = shape[axis]
-        at = np.arange(-low, (n - 1) * (inner + 1) + 1 + high)
-        place = np.where((at >= 0) & (at < (n - 1) * (inner + 1) + 1) & (at % (inner + 1) == 0), at // (inner + 1), -1)
-        index = _finite_index(value, axis)
-        value = value.map(lambda x, i=index, p=place: _padded(x, i, p, fill.array, equation))
-    return value
-
-
-def _padded(node, axis, place, fill, equation):
-    out = Take(node, axis, place)
-    if is_number(fill) and float(fill) == 0:
-        return out
-    shape = [1] * len(node.shape)
-    shape[axis] = len(place)
-    edge = jnp.broadcast_to(jnp.where((place < 0).reshape(shape), jnp.asarray(fill), 0), out.shape)
-    return Sum([(1.0, out), (1.0, Const(edge))])
-
-
-@rule("cumsum")
-def _cumulative_sum(interpreter, equation, values):
-    value, axis = values[0], equation.params["axis"]
-    value = as_field(value) if isinstance(value, Weight) else value
-    if isinstance(value, Det) or axis == value.wide_axis:
-        raise equation.refuse("a cumulative sum over the width has no limit.")
-    index, n = _finite_index(value, axis), equation.in_shapes[0][0][axis]
-    matrix = np.tril(np.ones((n, n)))
-    matrix = matrix.T if equation.params["reverse"] else matrix
-    return value.map(lambda x: Linear(x, index, jnp.asarray(matrix)))
-
-
-@rule("gather")
-def _gather(interpreter, equation, values):
-    """Positions along one axis by indices that are known: ``x[i]``, ``x[[2, 0, 1]]``."""
-    value, indices = values
-    dims, sizes = equation.params["dimension_numbers"], equation.params["slice_sizes"]
-    value = as_field(value) if isinstance(value, Weight) else value
-    shape = equation.in_shapes[0][0]
-    if not isinstance(value, Field) or not isinstance(indices, Det) or is_traced(indices.array):
-        raise equation.refuse("the indices depend on the input, or the values are constants with a wide axis.")
-    axes = dims.start_index_map
-    if len(axes) != 1 or getattr(dims, "operand_batching_dims", ()) or axes[0] == value.wide_axis:
-        raise equation.refuse("only one axis of positions can be indexed at a time.")
-    axis = axes[0]
-    if any(n != shape[a] for a, n in enumerate(sizes) if a != axis) or tuple(dims.collapsed_slice_dims) != axes:
-        raise equation.refuse("only whole positions along one axis can be picked.")
-    at = np.asarray(indices.array)[..., 0]
-    if at.ndim > 1:
-        raise equation.refuse("only a position or a list of positions can be picked.")
-    at = np.clip(at, 0, shape[axis] - 1)
-    index = _finite_index(value, axis)
-    picked = value.map(lambda x: taken(x, index, np.atleast_1d(at)))
-    if at.ndim == 0:
-        return without_axis(picked, index, axis)
-    batch = next(i for i in range(len(shape)) if i not in dims.offset_dims)
-    order = [a for a in range(len(shape)) if a != axis]
-    order.insert(batch, axis)
-    return permuted(picked, order)
