@@ -61,6 +61,10 @@ def module(layer: dict) -> nn.Module:
             axis = layer["axis"]  # of the batch; ours are of one example
             return nn.Concat(*branches, axis=axis - (axis > 0))
         return {"sum": nn.Sum, "prod": nn.Product}[layer["merge"]](*branches)
+    if op == "attention":
+        assert layer["linear_scaling"] and layer["pos_emb"] == "NONE"
+        names = ("W_query_std", "W_key_std", "W_value_std", "W_out_std", "b_std")
+        return nn.SelfAttention(64, 2, *(layer[n] for n in names), layer["mechanism"].lower())
     if op == "layer_norm":
         return nn.LayerNorm(axis=tuple(a - (a > 0) for a in layer["axis"]))
     if op == "resize":

@@ -14,12 +14,14 @@ import widelimit as wl
 _FOLDER = pathlib.Path(__file__).resolve().parents[3] / "shared" / "reference"
 _WITH_POSITIONS = (
     "conv", "avg_pool", "sum_pool", "myrtle", "wide_resnet", "densenet", "resize", "index", "dot_general", "prod_conv",
-    "concat_spatial", "layer_norm_conv", "dropout_conv", "resnet_layer_norm",
+    "concat_spatial", "layer_norm_conv", "dropout_conv", "resnet_layer_norm", "attention",
 )  # fmt: skip
 _FAMILIES = ("fc_", "hard_", "prod_fc", "concat_channel", "layer_norm_fc", "dropout_fc", "resnet_fc", *_WITH_POSITIONS)
 # no network has the first: a function of the kernel, not of a preactivation.  The others are kernels of Neural Tangents
 # from which the networks themselves differ by 2 % (test_convolutions.py): its resizing of kernels is not exact
 _LEFT_OUT = {"fc_exp_normalized", "resize_up_linear_gap", "resize_down_linear_gap"}
+# not there yet: positional embeddings, logits over the root of the width
+_LEFT_OUT |= {"attention_pos_sum", "attention_pos_sum_val", "attention_pos_concat_val", "attention_identity_sqrt_gap"}
 
 
 def _cases():
@@ -49,7 +51,7 @@ def _parameters():
 _QUICK = (
     "conv_same_s2_flat", "conv_nonsquare_gap", "conv1d_gap", "conv_local_gap", "conv_transpose_valid_flat",
     "avg_pool_same_normalize_edges", "layer_norm_conv_hwc_flat", "dropout_conv_gap", "densenet_gap", "index_crop_gap",
-    "dot_general_gap", "conv_spatial_out_1",
+    "dot_general_gap", "conv_spatial_out_1", "attention_softmax_gap", "attention_2d_gap",
 )  # fmt: skip
 
 

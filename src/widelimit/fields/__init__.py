@@ -29,10 +29,12 @@ from widelimit.fields._node import (
     Joint,
     Linear,
     Mat,
+    Merge,
     Node,
     Noise,
     Prior,
     Prod,
+    Split,
     Sum,
     Take,
     Vec,
@@ -43,7 +45,8 @@ from widelimit.fields._sensitivity import is_elementwise, sensitivity
 
 __all__ = [
     "Apply", "Axes", "Const", "Covariance", "DEFAULT_POINTS", "Derivative", "Ew", "Frozen", "Joint", "Linear",
-    "Literal", "Mat", "Node", "Noise", "Parameter", "Prior", "Prod", "Sum", "Take", "UnknownLimitError", "Variable",
-    "Vec", "Window", "Windows", "affine", "applied", "combined", "constant_expression", "dual_of", "expanded",
-    "has_parameters", "is_elementwise", "is_number", "sensitivity", "substitute",
+    "Literal", "Mat", "Merge", "Node", "Noise", "Parameter", "Prior", "Prod", "Split", "Sum", "Take",
+    "UnknownLimitError", "Variable", "Vec", "Window", "Windows", "affine", "applied", "combined",
+    "constant_expression", "dual_of", "expanded", "has_parameters", "is_elementwise", "is_number", "sensitivity",
+    "substitute",
 ]  # fmt: skip

@@ -15,9 +15,11 @@ from widelimit.fields._node import (
     Joint,
     Linear,
     Mat,
+    Merge,
     Node,
     Noise,
     Prod,
+    Split,
     Sum,
     Take,
     Vec,
@@ -103,7 +105,7 @@ class Covariance:
 
 
 _UNARY = (Axes, Linear, Frozen)
-_TAKING = (Take, Windows)
+_TAKING = (Take, Windows, Merge, Split)
 
 
 def _pair(cov, kind, X, Y, tie):

@@ -48,7 +48,23 @@ def gap(cov, X: Node, Y: Node, tie: Tie):
         out = (size - a * b, size + a * b, jnp.abs(a) - jnp.abs(b))
     else:
         out = None
+    if out is None and X is Y:
+        out = _same_input_gap(cov, X, tie)
     return None if out is None else jax.lax.stop_gradient(out)
+
+
+def _same_input_gap(cov, X: Node, tie: Tie):
+    """For pairs of positions of one input where no rule gives the gap: the difference, exact at equal positions."""
+    from widelimit.fields._parameters import identity
+
+    nx, axes = len(X.shape), range(len(X.shape))
+    k, same = cov.K(X, X, tie), identity(tie, axes, axes, X.shape, nx)
+    if k is None or same is None or any(j not in (None, i) for i, j in enumerate(tie)):
+        return None
+    v1, v2 = place_x(cov.variance(X), tie), place_y(cov.variance(X), tie, nx)
+    s = jnp.sqrt(v1) * jnp.sqrt(v2)
+    m, p = jnp.maximum(s - k, 0), jnp.maximum(s + k, 0)
+    return jnp.where(same > 0, 0, m), jnp.where(same > 0, 2 * v1, p), jnp.sqrt(v1) - jnp.sqrt(v2)
 
 
 def _one_function(cov, X: Node) -> Node:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import string
+
 import jax.numpy as jnp
 
 from widelimit.fields._node import Axes, Frozen, Linear
 from widelimit.fields._placing import place_y, untied
 
-__all__ = ["add", "mean_of_sum", "mean_of_unary", "moved", "sum_rule", "unary_rule"]
+__all__ = ["add", "mean_of_sum", "mean_of_unary", "mixed", "moved", "sum_rule", "unary_rule"]
 
 
 def add(a, b):
@@ -80,19 +82,27 @@ def _matrix_rule(cov, kind, X, Y, tie):
     free = untied(child_tie)
     if not jnp.ndim(value):  # the same at every position
         value = jnp.reshape(value, (1,) * (nx + len(free)))
-    position = nx + free.index(a)
-    size = Y.child.shape[a]
-    if value.shape[position] != size:
-        value = jnp.repeat(value, size, axis=position)
-    matrix = Y.matrix.astype(value.dtype)
-    if tie[a] is None:
-        return jnp.moveaxis(jnp.tensordot(value, matrix, axes=(position, 1)), -1, position)
-    # tied: output axis i of Y is X's axis of the same name: contract and take the diagonal of the two at once
-    value = jnp.moveaxis(value, position, -1)
-    value = jnp.moveaxis(value, tie[a], -2)
-    if value.shape[-2] == 1:
-        value = jnp.repeat(value, matrix.shape[0], axis=-2)
-    return jnp.moveaxis(jnp.einsum("...ij,ij->...i", value, matrix), -1, tie[a])
+    places = [nx + free.index(b) if child_tie[b] is None else child_tie[b] for b in Y.along]
+    return mixed(value, Y, nx + free.index(a), places, tie[a])
+
+
+def mixed(value, Y: Linear, position: int, places, target: int | None = None):
+    """``sum_j A_ij value_j`` along one axis of an array, A depending on the axes at `places`.
+
+    target: the axis that i is tied to, of which the diagonal is taken; None: i takes the place of j.
+    """
+    sizes = dict(zip(places, (Y.child.shape[b] for b in Y.along), strict=True))
+    sizes[position] = Y.child.shape[Y.axis]
+    if target is not None:
+        sizes[target] = Y.matrix.shape[-2]
+    for axis, size in sizes.items():
+        if value.shape[axis] != size:
+            value = jnp.repeat(value, size, axis=axis)
+    names = string.ascii_letters[: value.ndim]
+    new = string.ascii_letters[value.ndim] if target is None else names[target]
+    matrix = "".join(names[p] for p in places) + new + names[position]
+    out = names.replace(names[position], new if target is None else "")
+    return jnp.einsum(f"{names},{matrix}->{out}", value, Y.matrix.astype(value.dtype), precision="highest")
 
 
 def mean_of_unary(cov, X):
@@ -101,8 +111,7 @@ def mean_of_unary(cov, X):
     if value is None or isinstance(X, Frozen) or not jnp.ndim(value):
         return value
     if isinstance(X, Linear):
-        value = jnp.broadcast_to(value, X.child.shape)
-        return jnp.moveaxis(jnp.tensordot(value, X.matrix.astype(value.dtype), axes=(X.axis, 1)), -1, X.axis)
+        return mixed(jnp.broadcast_to(value, X.child.shape), X, X.axis, X.along)
     return moved(value, X)
 
 

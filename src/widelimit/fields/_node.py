@@ -6,14 +6,15 @@ law.  ``shape`` are its finite axes (positions, time, heads; ``()`` for a plain 
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 __all__ = [
-    "Axes", "Const", "Ew", "Frozen", "Joint", "Linear", "Mat", "Node", "Noise", "Prior", "Prod", "Sum", "Take", "Vec",
-    "Window", "Windows",
+    "Axes", "Const", "Ew", "Frozen", "Joint", "Linear", "Mat", "Merge", "Node", "Noise", "Prior", "Prod", "Split",
+    "Sum", "Take", "Vec", "Window", "Windows",
 ]  # fmt: skip
 
 
@@ -103,11 +104,14 @@ class Axes(Node):
 
 
 class Linear(Node):
-    """``y_i = sum_j A_ij x_j`` along one finite axis (pooling, slicing, mixing)."""
+    """``y_i = sum_j A_ij x_j`` along one finite axis (pooling, mixing, attention).
 
-    def __init__(self, child: Node, axis: int, matrix: jax.Array):
-        self.child, self.axis, self.matrix = child, int(axis), matrix
-        self.shape = (*child.shape[:axis], matrix.shape[0], *child.shape[axis + 1 :])
+    along: other finite axes on which A depends (heads); its own axes are these, then i and j.
+    """
+
+    def __init__(self, child: Node, axis: int, matrix: jax.Array, along: tuple[int, ...] = ()):
+        self.child, self.axis, self.matrix, self.along = child, int(axis), matrix, tuple(along)
+        self.shape = (*child.shape[:axis], matrix.shape[-2], *child.shape[axis + 1 :])
         self.gaussian = child.gaussian
 
 
@@ -117,6 +121,25 @@ class Take(Node):
     def __init__(self, child: Node, axis: int, index: np.ndarray):
         self.child, self.axis, self.index = child, int(axis), np.asarray(index)
         self.shape = (*child.shape[:axis], len(self.index), *child.shape[axis + 1 :])
+        self.gaussian = child.gaussian
+
+
+class Merge(Node):
+    """Neighbouring finite axes `axis`, ... seen as one: ``y_(i m + j) = x_ij``."""
+
+    def __init__(self, child: Node, axis: int, count: int):
+        self.child, self.axis, self.count = child, int(axis), int(count)
+        self.sizes = child.shape[axis : axis + count]
+        self.shape = (*child.shape[:axis], math.prod(self.sizes), *child.shape[axis + count :])
+        self.gaussian = child.gaussian
+
+
+class Split(Node):
+    """One finite axis seen as several: ``y_ij = x_(i m + j)``."""
+
+    def __init__(self, child: Node, axis: int, sizes: tuple[int, ...]):
+        self.child, self.axis, self.sizes = child, int(axis), tuple(sizes)
+        self.shape = (*child.shape[:axis], *self.sizes, *child.shape[axis + 1 :])
         self.gaussian = child.gaussian
 
 

@@ -12,7 +12,7 @@ from widelimit.fields._node import Const, Mat, Noise, Windows
 from widelimit.fields._placing import place_x, place_y, untied
 from widelimit.fields._taking import sum_over_windows
 
-__all__ = ["filters", "noise_rule", "sum_over_filters", "vector_rule", "weight_rule", "weight_ties"]
+__all__ = ["filters", "identity", "noise_rule", "sum_over_filters", "vector_rule", "weight_rule", "weight_ties"]
 
 
 def _means(cov, kind, X, Y, tie):
@@ -22,7 +22,7 @@ def _means(cov, kind, X, Y, tie):
     return None if mx is None or my is None else place_x(mx, tie) * place_y(my, tie, len(X.shape))
 
 
-def _identity(tie, own_x, own_y, X_shape, nx):
+def identity(tie, own_x, own_y, X_shape, nx):
     """Kronecker deltas between X's axes `own_x` and Y's axes `own_y` (paired in order); None where all are tied."""
     delta = None
     free = untied(tie)
@@ -51,7 +51,7 @@ def vector_rule(cov, kind, X, Y, tie):
     value = X.prior.variance if kind == "K" else X.prior.lr
     if isinstance(value, float | int) and value == 0:
         return mean
-    delta = _identity(tie, range(nx), range(len(Y.shape)), X.shape, nx)
+    delta = identity(tie, range(nx), range(len(Y.shape)), X.shape, nx)
     value = jnp.asarray(value)
     if delta is None:
         value = value.reshape((1,) * (nx + len(untied(tie)))) if not value.ndim else place_x(value, tie)
@@ -65,7 +65,7 @@ def noise_rule(cov, kind, X, Y, tie):
     if kind == "T":
         return None
     if X is Y or (isinstance(X, Noise) and isinstance(Y, Noise) and X.key == Y.key and X.offset == Y.offset):
-        delta = _identity(tie, range(len(X.shape)), range(len(Y.shape)), X.shape, len(X.shape))
+        delta = identity(tie, range(len(X.shape)), range(len(Y.shape)), X.shape, len(X.shape))
         if delta is not None:
             return X.first**2 + (X.second - X.first**2) * delta
         return jnp.full((1,) * (len(X.shape) + len(untied(tie))), X.second)
@@ -130,7 +130,7 @@ def weight_rule(cov, kind, X, Y, tie):
     total = jnp.expand_dims(total, tuple(range(X.kept, X.kept + nf)))
     new = [nx + p for p, i in enumerate(untied(tie)) if i in Y.own or i >= Y.kept]
     total = jnp.expand_dims(total, tuple(new))
-    delta = _identity(tie, (*X.own, *range(X.kept, nx)), (*Y.own, *range(Y.kept, len(Y.shape))), X.shape, nx)
+    delta = identity(tie, (*X.own, *range(X.kept, nx)), (*Y.own, *range(Y.kept, len(Y.shape))), X.shape, nx)
     return total if delta is None else total * delta
 
 

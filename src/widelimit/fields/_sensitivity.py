@@ -6,8 +6,8 @@ import jax.numpy as jnp
 
 from widelimit.fields._errors import UnknownLimitError
 from widelimit.fields._joint import partials
-from widelimit.fields._linear import add
-from widelimit.fields._node import Axes, Ew, Frozen, Joint, Linear, Mat, Node, Prod, Sum, Take, Windows
+from widelimit.fields._linear import add, mixed
+from widelimit.fields._node import Axes, Ew, Frozen, Joint, Linear, Mat, Merge, Node, Prod, Split, Sum, Take, Windows
 from widelimit.fields._taking import picked
 
 __all__ = ["is_elementwise", "sensitivity"]
@@ -35,14 +35,14 @@ def sensitivity(cov, Y: Node, M: Mat):
         return total
     if isinstance(Y, Prod):
         return _of_product(cov, Y, M)
-    if isinstance(Y, Axes | Linear | Take | Windows | Frozen):
+    if isinstance(Y, Axes | Linear | Take | Windows | Merge | Split | Frozen):
         return _of_moved(cov, Y, M)
     return None
 
 
 def is_elementwise(Y: Node, M: Mat) -> bool:
     """Whether Y depends on M at its own position only, as far as the graph shows it."""
-    if isinstance(Y, Axes | Linear | Take | Windows | Frozen):
+    if isinstance(Y, Axes | Linear | Take | Windows | Merge | Split | Frozen):
         return not _holds(Y.child, M)
     return all(is_elementwise(node, M) for node in _parts(Y))
 
@@ -56,7 +56,7 @@ def _parts(Y: Node) -> list[Node]:
 
 
 def _holds(Y: Node, M: Mat) -> bool:
-    below = [Y.child] if isinstance(Y, Axes | Linear | Take | Windows | Frozen) else _parts(Y)
+    below = [Y.child] if isinstance(Y, Axes | Linear | Take | Windows | Merge | Split | Frozen) else _parts(Y)
     return Y is M or any(_holds(node, M) for node in below)
 
 
@@ -97,8 +97,8 @@ def _of_moved(cov, Y, M):
             "no rule here. Remedy: stop the gradient outside, or compare finite networks with wl.monte_carlo."
         )
     if isinstance(Y, Linear):
-        return jnp.moveaxis(jnp.tensordot(Y.matrix.astype(value.dtype), value, axes=([1], [Y.axis])), 0, Y.axis)
-    if isinstance(Y, Take | Windows):
+        return mixed(value, Y, Y.axis, Y.along)
+    if isinstance(Y, Take | Windows | Merge | Split):
         return picked(value, Y)
     rank, own = len(Y.child.shape), [j for j in Y.source if j is not None]
     dropped = tuple(j for j in range(rank) if j not in own)  # of size 1

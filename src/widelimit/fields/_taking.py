@@ -9,14 +9,18 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from widelimit.fields._node import Node, Take, Window, Windows
+from widelimit.fields._node import Merge, Node, Split, Take, Window, Windows
 from widelimit.fields._placing import untied
 
 __all__ = ["picked", "picked_along", "sum_over_windows", "taking_rule"]
 
 
-def picked(value, node: Take | Windows):
+def picked(value, node: Take | Windows | Merge | Split):
     """The node's array from an array over its child's axes (then any others): ``x[index]``, 0 where there is none."""
+    if isinstance(node, Merge):
+        return _merged(value, node.axis, node)
+    if isinstance(node, Split):
+        return _split(value, node.axis, node)
     size, axis = node.child.shape[node.axis], node.axis
     if isinstance(node, Take):
         return _picked(value, axis, node.index, size)
@@ -26,6 +30,21 @@ def picked(value, node: Take | Windows):
         return jnp.expand_dims(out, len(node.child.shape))
     out = out.reshape(*out.shape[:axis], *index.shape, *out.shape[axis + 1 :])
     return jnp.moveaxis(out, axis + 1, len(node.child.shape))
+
+
+def _merged(value, position: int, node: Merge):
+    """Neighbouring axes of an array made one; 1 where nothing varies along any of them."""
+    shape = value.shape[position : position + node.count]
+    if any(n != 1 for n in shape):
+        full = (*value.shape[:position], *node.sizes, *value.shape[position + node.count :])
+        value = jnp.broadcast_to(value, full)
+    return value.reshape(*value.shape[:position], -1, *value.shape[position + node.count :])
+
+
+def _split(value, position: int, node: Split):
+    """An axis of an array seen as several; of size 1 where nothing varies along it."""
+    sizes = node.sizes if value.shape[position] != 1 else (1,) * len(node.sizes)
+    return value.reshape(*value.shape[:position], *sizes, *value.shape[position + 1 :])
 
 
 def picked_along(value, position: int, node: Take):
@@ -57,7 +76,7 @@ def _as_slice(index: np.ndarray) -> tuple[int, int, int] | None:
     return int(index[0]), int(index[-1]) + 1, step
 
 
-def taking_rule(cov, kind, X: Node, Y: Take | Windows, tie):
+def taking_rule(cov, kind, X: Node, Y: Take | Windows | Merge | Split, tie):
     """K or T of a field and one that picks positions of another."""
     if isinstance(X, Take) and isinstance(Y, Take) and tie[Y.axis] == X.axis:
         if np.array_equal(X.index, Y.index) and X.child.shape[X.axis] == Y.child.shape[Y.axis]:
@@ -68,7 +87,61 @@ def taking_rule(cov, kind, X: Node, Y: Take | Windows, tie):
     if isinstance(X, Windows) and isinstance(Y, Windows) and _same_windows(X, Y, tie):
         value = cov.pair(kind, X.child, Y.child, tie[:-1])
         return None if value is None else _along_x(value, X)
+    if isinstance(Y, Merge):
+        return _merging_rule(cov, kind, X, Y, tie)
+    if isinstance(Y, Split):
+        return _splitting_rule(cov, kind, X, Y, tie)
     return _one_sided(cov, kind, X, Y, tie)
+
+
+def _merging_rule(cov, kind, X, Y: Merge, tie):
+    nx, a, own, more = len(X.shape), Y.axis, tie[Y.axis], Y.count - 1
+    if isinstance(X, Merge) and own == X.axis and X.sizes == Y.sizes and X.count == Y.count:
+        inner = [j if j is None or j < own else j + more for j in tie]
+        inner[a : a + 1] = range(own, own + Y.count)
+        value = cov.pair(kind, X.child, Y.child, tuple(inner))
+        return None if value is None else _along_x(value, X)
+    inner = (*tie[:a], *(None,) * Y.count, *tie[a + 1 :])
+    value = cov.pair(kind, X, Y.child, inner)
+    if value is None:
+        return None
+    if not jnp.ndim(value):
+        value = jnp.full((1,) * (nx + len(untied(inner))), value)
+    position = nx + untied(inner).index(a)
+    value = _merged(value, position, Y)
+    if own is None:
+        return value
+    return _diagonal(value, own, position, Y.shape[a])
+
+
+def _splitting_rule(cov, kind, X, Y: Split, tie):
+    nx, a, count = len(X.shape), Y.axis, len(Y.sizes)
+    own = tie[a : a + count]
+    if isinstance(X, Split) and X.sizes == Y.sizes and own == tuple(range(X.axis, X.axis + count)):
+        inner = [j if j is None or j < X.axis else j - count + 1 for j in tie]
+        inner[a : a + count] = [X.axis]
+        value = cov.pair(kind, X.child, Y.child, tuple(inner))
+        return None if value is None else _along_x(value, X)
+    inner = (*tie[:a], None, *tie[a + count :])
+    value = cov.pair(kind, X, Y.child, inner)
+    if value is None:
+        return None
+    if not jnp.ndim(value):
+        value = jnp.full((1,) * (nx + len(untied(inner))), value)
+    position = nx + untied(inner).index(a)
+    value = _split(value, position, Y)
+    for i in reversed(range(count)):
+        target = own[i]
+        if target is not None:
+            value = _diagonal(value, target, position + i, Y.sizes[i])
+    return value
+
+
+def _diagonal(value, own: int, position: int, size: int):
+    """Where two axes of an array are at the same position, along the first of them."""
+    for axis in (own, position):
+        value = value if value.shape[axis] == size else jnp.repeat(value, size, axis=axis)
+    return jnp.moveaxis(jnp.diagonal(value, axis1=own, axis2=position), -1, own)
 
 
 def _same_windows(X: Windows, Y: Windows, tie) -> bool:

@@ -1,5 +1,6 @@
 """Small modules with `init` and `apply` only; the limits of networks made of them are derived like anyone's."""
 
+from widelimit.nn._attention import SelfAttention
 from widelimit.nn._combinators import Concat, Identity, Product, Residual, Sequential, Sum
 from widelimit.nn._convolution import Conv, ConvLocal, ConvTranspose
 from widelimit.nn._dense import Dense
@@ -38,6 +39,6 @@ __all__ = [
     "ABRelu", "Abs", "AvgPool", "Concat", "Conv", "ConvLocal", "ConvTranspose", "Cos", "Crop", "Dense", "Dropout",
     "Elementwise", "Elu", "Erf", "Exp", "Flatten", "Gabor", "Gaussian", "Gelu", "GlobalAvgPool", "GlobalSumPool",
     "Hermite", "Identity", "ImageResize", "LayerNorm", "LeakyRelu", "Module", "Monomial", "Polynomial", "Product",
-    "Rbf", "RectifiedMonomial", "Relu", "Residual", "Selu", "Sequential", "Sigmoid", "Sign", "Silu", "Sin",
-    "Softplus", "Step", "Sum", "SumPool", "Tanh",
+    "Rbf", "RectifiedMonomial", "Relu", "Residual", "SelfAttention", "Selu", "Sequential", "Sigmoid", "Sign", "Silu",
+    "Sin", "Softplus", "Step", "Sum", "SumPool", "Tanh",
 ]  # fmt: skip

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from widelimit.fields import Axes, Const, Linear, Mat, Node, Sum
+from widelimit.fields import Axes, Const, Linear, Mat, Merge, Node, Sum
 from widelimit.trace._interpreter import rule
 from widelimit.trace._uses import mean_shift, reaction
 from widelimit.trace._values import BOTH_USES, Det, Field, Flat, Weight, aligned, as_field
@@ -36,13 +36,11 @@ def _dot_general(interpreter, equation, values):
     if isinstance(a, Det) and isinstance(b, Det):
         return _constants(interpreter, equation, a, b)
     if isinstance(a, Field) and isinstance(b, Field):
-        return _moment(interpreter, equation, a, b, contract_a, contract_b, batch_a)
-    if not batch_a:
-        if isinstance(b, Det):
-            return _mix(equation, a, b.array, contract_a, contract_b, field_first=True, det=1)
-        if isinstance(a, Det):
-            return _mix(equation, b, a.array, contract_b, contract_a, field_first=False, det=0)
-    raise equation.refuse("a contraction with batch axes between these operands has no rule.")
+        return _moment(interpreter, equation, a, b, (contract_a, contract_b), (batch_a, batch_b))
+    if isinstance(b, Det):
+        return _mix(equation, a, b.array, (contract_a, contract_b), (batch_a, batch_b), det=1)
+    assert isinstance(a, Det) and isinstance(b, Field)
+    return _mix(equation, b, a.array, (contract_b, contract_a), (batch_b, batch_a), det=0)
 
 
 def _flat_dot(interpreter, equation, values):
@@ -197,25 +195,49 @@ def _arranged(node, weight, kept, free, finite_free, weight_last, batch):
     return node, axis
 
 
-def _mix(equation, field, array, contract_f, contract_d, *, field_first, det):
-    """A field contracted with a constant matrix or vector along one finite axis."""
-    if len(contract_f) != 1 or jnp.ndim(array) not in (1, 2) or contract_f[0] == field.wide_axis:
+def _mix(equation, field, array, contract, batch, *, det):
+    """A field contracted with a constant matrix or vector along one finite axis; batch: axes on which it depends."""
+    (contract_f, contract_d), (batch_f, batch_d) = contract, batch
+    if len(contract_f) > 1 and field.wide_axis not in contract_f and not batch_f:
+        return _mix_several(equation, field, array, contract, det=det)
+    free = [a for a in range(jnp.ndim(array)) if a not in (*contract_d, *batch_d)]
+    if len(contract_f) != 1 or len(free) > 1 or field.wide_axis in (*contract_f, *batch_f):
         raise equation.refuse("only matrices and vectors may act on a field, along one finite axis.")
     if any(equation.wide_in(det)):
         raise equation.refuse("a constant matrix has a wide axis.")
-    vector = jnp.ndim(array) == 1
-    matrix = array[None] if vector else jnp.moveaxis(array, contract_d[0], 1)  # (out, in)
+    array = jnp.asarray(array)
+    matrix = jnp.transpose(array, [*batch_d, *free, *contract_d])
+    matrix = matrix if free else jnp.expand_dims(matrix, -2)
     rank = len(field.shape) + (field.wide_axis is not None)
     finite = [i for i in range(rank) if i != field.wide_axis]
-    axis = finite.index(contract_f[0])
-    out = field.map(lambda x: Linear(x, axis, matrix))
-    if vector:
-        return without_axis(out, axis, contract_f[0])
-    # the new axis is last (field first) or first in the output
-    position = rank - 1 if field_first else 0
-    order = [i for i in range(rank) if i != contract_f[0]]
-    order.insert(position, contract_f[0])
+    axis, along = finite.index(contract_f[0]), tuple(finite.index(a) for a in batch_f)
+    out = field.map(lambda x: Linear(x, axis, matrix, along))
+    rest = [i for i in range(rank) if i not in (*contract_f, *batch_f)]
+    new = [contract_f[0]] * bool(free)
+    order = [*batch_f, *rest, *new] if det == 1 else [*batch_f, *new, *rest]
+    if not free:
+        out = without_axis(out, axis, contract_f[0])
+        order = [i - (i > contract_f[0]) for i in order]
     return permuted(out, order)
+
+
+def _mix_several(equation, field, array, contract, *, det):
+    """The same along several axes, merged into one."""
+    contract_f, contract_d = contract
+    rank = len(field.shape) + (field.wide_axis is not None)
+    rest = [i for i in range(rank) if i not in contract_f]
+    free = [a for a in range(jnp.ndim(array)) if a not in contract_d]
+    if any(equation.wide_in(det)) or len(free) > 1:
+        raise equation.refuse("only matrices and vectors may act on a field, along finite axes.")
+    field = permuted(field, [*contract_f, *rest])
+    merged = field.map(lambda x: Merge(x, 0, len(contract_f)))
+    merged = Field(merged.blocks, None if field.wide_axis is None else field.wide_axis - len(contract_f) + 1)
+    array = jnp.transpose(jnp.asarray(array), [*contract_d, *free])
+    array = array.reshape(-1, *array.shape[len(contract_d) :])
+    shapes = [equation.in_shapes[0], equation.in_shapes[1]]
+    shapes[det] = (array.shape, array.shape)
+    equation = dataclasses.replace(equation, in_shapes=shapes)
+    return _mix(equation, merged, array, ((0,), (0,)), ((), ()), det=det)
 
 
 def without_axis(field: Field, index: int, position: int) -> Field:
@@ -240,14 +262,28 @@ def permuted(field: Field, order) -> Field:
     return Field(tuple((Axes(x, source, tuple(x.shape[j] for j in source)), n) for x, n in field.blocks), axis)
 
 
-def _moment(interpreter, equation, a, b, contract_a, contract_b, batch):
-    """Inner product of two fields over the width: ``n E[X Y]``, deterministic in the limit."""
-    if batch or list(contract_a) != [a.wide_axis] or list(contract_b) != [b.wide_axis]:
-        raise equation.refuse("two fields are contracted along axes other than their width alone.")
+def _moment(interpreter, equation, a, b, contract, batch):
+    """Inner product of two fields over the width (and positions): ``n sum_p E[X_p Y_p]``, which is deterministic."""
+    pairs, tied = list(zip(*contract, strict=True)), list(zip(*batch, strict=True))
+    if (a.wide_axis, b.wide_axis) not in pairs or a.wide_axis is None:
+        raise equation.refuse("two fields are contracted along axes of which none is the width of both.")
+
+    def place(field, axis):
+        return axis - (axis > field.wide_axis)
+
+    same = [(place(a, i), place(b, j)) for i, j in tied]
+    summed = [(place(a, i), place(b, j)) for i, j in pairs if i != a.wide_axis]
+    at: list[int | None] = [None] * len(b.shape)
+    for i, j in same + summed:
+        at[j] = i
+    nx, free = len(a.shape), [j for j, i in enumerate(at) if i is None]
     total: Any = 0.0
     for (x, y), n in aligned([a, b]):
-        value = interpreter.covariance.K(x, y, (None,) * len(y.shape))
+        value = interpreter.covariance.K(x, y, tuple(at))
         if value is not None:
             total = total + float(n) * value
-    shape = a.shape + b.shape
-    return Det(jnp.broadcast_to(jnp.asarray(total, interpreter.dtype), shape))
+    total = jnp.broadcast_to(jnp.asarray(total, interpreter.dtype), (*a.shape, *(b.shape[j] for j in free)))
+    total = total.sum(axis=tuple(i for i, _ in summed))
+    kept = [i for i in range(nx) if i not in {i for i, _ in summed}]
+    first = [kept.index(i) for i, _ in same]
+    return Det(jnp.moveaxis(total, first, range(len(first))))

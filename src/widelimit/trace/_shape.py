@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import jax.numpy as jnp
 import numpy as np
 
-from widelimit.fields import Axes, Const, Sum, Take
+from widelimit.fields import Axes, Const, Merge, Split, Sum, Take
 from widelimit.trace._contraction import permuted
 from widelimit.trace._flat import merged
 from widelimit.trace._interpreter import rule
-from widelimit.trace._values import Det, Field, Flat, Weight, as_field
+from widelimit.trace._values import Det, Field, Flat, Weight, aligned, as_field
 
 __all__ = ["finite_index", "stacked"]
 
@@ -114,12 +115,68 @@ def _reshape(interpreter, equation, values):
 def _merge(equation, field):
     """Neighbouring axes made one, where that holds the wide axis."""
     groups = _groups(equation.in_shapes[0], equation.out_shapes[0])
-    plain = groups is not None and all(len(g) == 1 or field.wide_axis in g for g in groups)
-    if groups is None or not plain:
-        raise equation.refuse(
-            "axes are merged or split.", "Remedy: keep the axes apart (contract over several axes with jnp.einsum)."
-        )
+    if groups is None:
+        return _split_axes(equation, field)
+    if all(len(g) == 1 or field.wide_axis not in g for g in groups):
+        return _merge_positions(field, groups)
+    if any(len(g) > 1 and field.wide_axis not in g for g in groups):
+        raise equation.refuse("axes of positions are merged, and others with the width, at once.")
     return merged(field, groups, equation.in_shapes[0])
+
+
+def _split_axes(equation, field):
+    """Each axis seen as one or several neighbouring ones; the width as a fixed number of parts, side by side."""
+    groups = _groups(equation.out_shapes[0], equation.in_shapes[0])
+    if groups is None:
+        raise equation.refuse(
+            "axes are merged and split.", "Remedy: keep the axes apart (contract over several axes with jnp.einsum)."
+        )
+    after, after2 = equation.out_shapes[0]
+    wide = field.wide_axis
+    for i in reversed(range(len(groups))):
+        group = groups[i]
+        if len(group) > 1 and i != wide:
+            index, sizes = finite_index(field, i), tuple(after[a] for a in group)
+            field = field.map(lambda x, i=index, s=sizes: Split(x, i, s))
+    if wide is None or len(groups[wide]) == 1:
+        return Field(field.blocks, None if wide is None else groups[wide][0])
+    group = groups[wide]
+    if [after[a] != after2[a] for a in group] != [False] * (len(group) - 1) + [True]:
+        raise equation.refuse(
+            "the width is split into groups of a fixed size.", "Remedy: a fixed number of heads, wide each."
+        )
+    return _heads(field, group[0], math.prod(after[a] for a in group[:-1]), tuple(after[a] for a in group[:-1]))
+
+
+def _heads(field, position: int, count: int, sizes: tuple[int, ...]):
+    """The channels in `count` parts of equal width, along a new axis at `position`, which is then seen as `sizes`."""
+    from widelimit.trace._picking import cut_width
+
+    n = sum(m for _, m in field.blocks) // count
+    parts = [cut_width(field, i * n, (i + 1) * n) for i in range(count)]
+    out = []
+    for nodes, m in aligned(parts):
+        shape = nodes[0].shape
+        source = (*range(position), None, *range(position, len(shape)))
+        terms = []
+        for i, node in enumerate(nodes):
+            place = np.full(count, -1)
+            place[i] = 0
+            terms.append((1.0, Take(Axes(node, source, (*shape[:position], 1, *shape[position:])), position, place)))
+        out.append((Sum(terms), m))
+    heads = Field(tuple(out), position + 1)
+    if len(sizes) == 1:
+        return heads
+    return Field(heads.map(lambda x: Split(x, position, sizes)).blocks, position + len(sizes))
+
+
+def _merge_positions(field, groups):
+    """Neighbouring axes of positions made one."""
+    for group in reversed(groups):
+        if len(group) > 1:
+            index, count = finite_index(field, group[0]), len(group)
+            field = field.map(lambda x, i=index, n=count: Merge(x, i, n))
+    return Field(field.blocks, next(i for i, g in enumerate(groups) if field.wide_axis in g))
 
 
 def _split_weight(equation, weight):

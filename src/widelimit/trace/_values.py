@@ -14,10 +14,12 @@ from widelimit.fields import (
     Joint,
     Linear,
     Mat,
+    Merge,
     Node,
     Noise,
     Prior,
     Prod,
+    Split,
     Sum,
     Take,
     UnknownLimitError,
@@ -140,9 +142,13 @@ def shifted(node: Node, by: int) -> Node:
     if isinstance(node, Axes):
         return Axes(shifted(node.child, by), node.source, node.shape)
     if isinstance(node, Linear):
-        return Linear(shifted(node.child, by), node.axis, node.matrix)
+        return Linear(shifted(node.child, by), node.axis, node.matrix, node.along)
     if isinstance(node, Take):
         return Take(shifted(node.child, by), node.axis, node.index)
+    if isinstance(node, Merge):
+        return Merge(shifted(node.child, by), node.axis, node.count)
+    if isinstance(node, Split):
+        return Split(shifted(node.child, by), node.axis, node.sizes)
     if isinstance(node, Windows):
         return Windows(shifted(node.child, by), node.axis, node.window)
     if isinstance(node, Frozen):

@@ -1,0 +1,85 @@
+"""Self-attention over all positions, with logits scaled by the inverse width."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from widelimit.nn._module import Module, checked_number
+
+__all__ = ["SelfAttention"]
+
+_MECHANISMS = {
+    "softmax": jax.nn.softmax,
+    "identity": lambda logits: logits,
+    "relu": jax.nn.relu,
+    "abs": jnp.abs,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class SelfAttention(Module):
+    """``z = sum_h A_h (x V_h) O_h + b_std b`` with ``A_h = mechanism(q_h k_h^T / width)`` over pairs of positions.
+
+    ``q_h = W_query_std / sqrt(C) x K_h``, ``k_h = W_key_std / sqrt(C) x K_h`` (one random matrix for both: with two
+    the logits would vanish with the width), values ``W_value_std / sqrt(C) x V_h``, output
+    ``W_out_std / sqrt(heads width)``; all parameters N(0, 1).  The input is (positions..., C); every head has `width`
+    channels.  mechanism: "softmax", "identity", "relu" or "abs".  causal: a position sees itself and those before it
+    (in the order of the flattened positions).  b_std None: no bias.
+
+    Raises ValueError for an unknown mechanism, heads or width below 1, negative standard deviations.
+    Source: Hron et al. 2020, section 3 (linear scaling).
+    """
+
+    width: int
+    heads: int = 1
+    W_query_std: Any = 1.0
+    W_key_std: Any = 1.0
+    W_value_std: Any = 1.0
+    W_out_std: Any = 1.0
+    b_std: Any = None
+    mechanism: str = "softmax"
+    causal: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("width", "heads"):
+            checked_number("SelfAttention", name, getattr(self, name), whole=True, least=1)
+        for name in ("W_query_std", "W_key_std", "W_value_std", "W_out_std", "b_std"):
+            if name != "b_std" or self.b_std is not None:
+                checked_number("SelfAttention", name, getattr(self, name), least=0)
+        if self.mechanism not in _MECHANISMS:
+            raise ValueError(
+                f"SelfAttention: mechanism must be one of {', '.join(_MECHANISMS)}, not {self.mechanism!r}."
+            )
+
+    def init(self, key, shape):
+        if len(shape) < 2:
+            raise ValueError(f"SelfAttention: the input must be (positions..., C), and its shape is {shape}.")
+        keys = jax.random.split(key, 4)
+        shapes = [(self.heads, shape[-1], self.width)] * 2 + [(self.heads, self.width, self.width)]
+        params = {n: jax.random.normal(k, s) for n, k, s in zip(("K", "V", "O"), keys, shapes, strict=False)}
+        return params if self.b_std is None else {**params, "b": jax.random.normal(keys[3], (self.width,))}
+
+    def apply(self, params, x, *, key=None):
+        if x.ndim < 2:
+            raise ValueError(f"SelfAttention: the input must be (positions..., C), and its shape is {x.shape}.")
+        positions, C = x.shape[:-1], x.shape[-1]
+        x = x.reshape(-1, C)
+        k = jnp.einsum("pc,hcd->hpd", x, params["K"]) / C**0.5
+        values = jnp.einsum("pc,hcd->hpd", x, params["V"]) * (self.W_value_std / C**0.5)
+        logits = jnp.einsum("hpd,hqd->hpq", k, k) * (self.W_query_std * self.W_key_std / self.width)
+        y = jnp.einsum("hpq,hqd->hpd", self._weights(logits), values)
+        z = jnp.einsum("hpd,hdc->pc", y, params["O"]) * (self.W_out_std / (self.heads * self.width) ** 0.5)
+        z = z if self.b_std is None else z + self.b_std * params["b"]
+        return z.reshape(*positions, self.width)
+
+    def _weights(self, logits):
+        if not self.causal:
+            return _MECHANISMS[self.mechanism](logits)
+        seen = jnp.tril(jnp.ones(logits.shape[-2:], bool))
+        if self.mechanism == "softmax":
+            return jax.nn.softmax(jnp.where(seen, logits, -jnp.inf))
+        return jnp.where(seen, _MECHANISMS[self.mechanism](logits), 0)
