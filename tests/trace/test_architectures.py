@@ -75,8 +75,8 @@ def test_architecture(case, shared):
         for kind in ("nngp", "ntk"):
             exact = f"{name}/exact_{kind}_{suffix}" in kernels
             wanted = kernels[f"{name}/{'exact_' if exact else ''}{kind}_{suffix}"]
-            if wanted.ndim == 6:  # (n1, n2, H, H', W, W')
-                wanted = np.transpose(wanted, (0, 1, 2, 4, 3, 5)).reshape(*wanted.shape[:2], 4, 4)
+            if wanted.ndim == 6:  # (n1, n2, W, W', H, H'): after an odd number of convolutions axes are reversed
+                wanted = np.transpose(wanted, (0, 1, 4, 2, 5, 3)).reshape(*wanted.shape[:2], 4, 4)
             if name.startswith("fc_num_") and not exact:
                 continue  # Gauss-Hermite values, themselves wrong by 1e-5 to 1
             known = np.isfinite(wanted)

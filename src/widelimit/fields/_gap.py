@@ -226,6 +226,8 @@ def _filtered_gap(cov, X, Y, inner):
     from widelimit.fields._parameters import filters, sum_over_filters
 
     summed, x, y, inner = filters(X, Y, inner)
+    if isinstance(x, Const) and isinstance(y, Const):
+        return _filtered_constants(cov, X, Y, summed, x, y, inner)
     edges = cov.gap(x, y, inner) if len(summed) == _windows(X.child) == _windows(Y.child) else None
     if edges is None:
         return None
@@ -244,6 +246,23 @@ def _filtered_gap(cov, X, Y, inner):
     scale = jnp.maximum(B**2 * total(r**2) - 2 * B * R * total(r * d2) + R**2 * t2, 0) * (a * b) ** 2
     below, above = ((A * B) * (scale + 2 * a * b * total(e)) / 2 for e in (m, p))
     return below, above, R
+
+
+def _filtered_constants(cov, X, Y, summed, x, y, inner):
+    """Of what filters see of two inputs: ``s -+ k = (|x -+ y|^2 - (|x| - |y|)^2)/2``, squares summed over windows."""
+    from widelimit.fields._parameters import sum_over_filters
+
+    if len(summed) != _windows(X.child) or len(summed) != _windows(Y.child):
+        return None
+    a, b = place_x(x.array, inner), place_y(y.array, inner, len(x.shape))
+    near, far, uneven = (
+        sum_over_filters(v, summed, x, y, inner, X.kept) for v in ((a - b) ** 2, (a + b) ** 2, (a - b) * (a + b))
+    )
+    factor = X.prior.variance * float(X.n)
+    outer = inner[: Y.kept]
+    t1, t2 = place_x(cov.variance(X) / factor, outer), place_y(cov.variance(Y) / factor, outer, X.kept)
+    R = uneven * _reciprocal((jnp.sqrt(t1) + jnp.sqrt(t2)) ** 2)
+    return jnp.maximum(near - R**2, 0) / 2, jnp.maximum(far - R**2, 0) / 2, R
 
 
 def _windows(node) -> int:

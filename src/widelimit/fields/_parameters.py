@@ -137,8 +137,11 @@ def weight_rule(cov, kind, X, Y, tie):
 def _contract(cov, kind, X, Y, tie):
     inner = weight_ties(X, Y, tie)
     if isinstance(X.child, Const) and isinstance(Y.child, Const):
-        return None if kind == "T" else _contract_constants(X, Y, inner)
+        return None if kind == "T" else _product_over(X.child, Y.child, inner, X.kept)
     summed, x, y, inner = filters(X, Y, inner)
+    if summed and isinstance(x, Const) and isinstance(y, Const):
+        value = None if kind == "T" else _product_over(x, y, inner, X.kept)
+        return None if value is None else _sum_windows(value, summed, X.kept, inner)
     value = _means(cov, "K", x, y, inner) if kind == "means" else cov.pair(kind, x, y, inner)
     if value is None:
         return None
@@ -148,13 +151,18 @@ def _contract(cov, kind, X, Y, tie):
 def sum_over_filters(value, summed, x, y, inner, kept: int):
     """Sum over filter offsets, and over the other contracted axes, of an array over pairs of positions of x and y."""
     value = value if jnp.ndim(value) else jnp.full((1,) * (len(x.shape) + len(untied(inner))), value)
+    return _sum_windows(_sum_axes(value, x.shape, kept), summed, kept, inner)
+
+
+def _sum_windows(value, summed, kept: int, inner):
+    """Sum over filter offsets; the axes of the array are X's kept ones, then Y's untied ones."""
     for a, b in reversed(summed):
         axes, sizes = (a.axis,), (a.child.shape[a.axis],)
         if inner[b.axis] is None:
-            axes += (len(x.shape) + untied(inner).index(b.axis),)
+            axes += (kept + untied(inner).index(b.axis),)
             sizes += (b.child.shape[b.axis],)
         value = sum_over_windows(value, axes, a.window, sizes)
-    return _sum_axes(value, x.shape, kept)
+    return value
 
 
 def filters(X, Y, inner):
@@ -171,12 +179,12 @@ def filters(X, Y, inner):
     return summed, x, y, inner
 
 
-def _contract_constants(X, Y, inner):
+def _product_over(x, y, inner, kept: int):
     # sum_c x_c x'_c as one einsum, so that a vmapped pair is a matrix product
     letters = iter(string.ascii_letters)
-    names_x = [next(letters) for _ in X.child.shape]
+    names_x = [next(letters) for _ in x.shape]
     names_y = [names_x[j] if j is not None else next(letters) for j in inner]
     free_y = [names_y[i] for i, j in enumerate(inner) if j is None]
-    out = names_x[: X.kept] + free_y
-    a, b = X.child.array, Y.child.array
+    out = names_x[:kept] + free_y
+    a, b = x.array, y.array
     return jnp.einsum(f"{''.join(names_x)},{''.join(names_y)}->{''.join(out)}", a, b, precision="highest")

@@ -194,18 +194,31 @@ def _one_sided(cov, kind, X, Y, tie):
 def sum_over_windows(value, axes: tuple[int, ...], window: Window, sizes: tuple[int, ...]):
     """``sum_k value[index(o, k), index(o', k)]`` along one axis, or a pair of axes, of the array.
 
-    A sum of shifted slices, which XLA fuses; axes of size 1 along which nothing varies are spread first.
+    Along one axis a product with a matrix of zeros and ones, along two a sum of shifted slices: fused with what
+    makes the values, XLA would compute these anew for every offset.  Axes of size 1 are spread first.
     """
     for axis, n in zip(axes, sizes, strict=True):
         if value.shape[axis] == 1 and n != 1:
             value = jnp.repeat(value, n, axis=axis)
-    total = None
+    if len(axes) == 1:
+        return _along_one(value, axes[0], window, sizes[0])
+    total = jnp.zeros((), value.dtype)
     for k in range(window.taps):
         part = value
         for axis in axes:
             part = _shifted(part, axis, window, k)
-        total = part if total is None else total + part
+        total = total + part
     return total
+
+
+def _along_one(value, axis: int, window: Window, size: int):
+    matrix = np.zeros((size, window.size))
+    index = window.index(size)
+    for k in range(window.taps):
+        seen = np.nonzero(index[:, k] >= 0)[0]
+        np.add.at(matrix, (index[seen, k], seen), 1.0)
+    product = jnp.tensordot(value, jnp.asarray(matrix, value.dtype), axes=([axis], [0]), precision="highest")
+    return jnp.moveaxis(product, -1, axis)
 
 
 def _shifted(value, axis: int, window: Window, k: int):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import jax.numpy as jnp
@@ -59,9 +60,10 @@ def _apply_filter(interpreter, equation, value, weight):
     if wide_in and weight.uses.vector:
         raise equation.refuse(BOTH_USES, " ")
     order = [dims.lhs_spec[0], *(dims.lhs_spec[2 + i] for i in spatial)]  # batch, positions
-    blocks = _seen(interpreter, equation, value, order, _windows(equation, spatial), own, wide_in)
+    blocks = _seen(interpreter, equation, value, order, _windows(equation, spatial), wide_in)
     contracted = len(spatial) + (not wide_in)
     direction = tuple(sorted(own[1:]))
+    weight = dataclasses.replace(weight, splits=(*weight.splits, "filter"))  # its contracted axes in another order
     key = (weight.taken_key(), direction)
     channels = weight.size[own[0]]
     free = () if wide_out else (channels // groups,)
@@ -84,22 +86,17 @@ def _apply_filter(interpreter, equation, value, weight):
     return Field(tuple(out), dims.out_spec[1] if wide_out else None)
 
 
-def _seen(interpreter, equation, value, order, windows, own, wide_in):
-    """Blocks of the value as filters see it: axes batch, positions, then offsets (and finite channels, as in W)."""
+def _seen(interpreter, equation, value, order, windows, wide_in):
+    """Blocks of the value as filters see it: axes batch, positions, finite channels, then offsets."""
     dims = equation.params["dimension_numbers"]
     feature = dims.lhs_spec[1]
     if isinstance(value, Det):
-        array = jnp.asarray(value.array).astype(interpreter.dtype)
+        array: Any = jnp.asarray(value.array).astype(interpreter.dtype)
         shape = equation.in_shapes[0][0]
         array = jnp.broadcast_to(array, tuple(1 if a == feature and wide_in else n for a, n in enumerate(shape)))
         array = jnp.transpose(array, [*order, feature])
-        for i, window in enumerate(windows):
-            array = _patches(array, 1 + i, window)
-        rank = len(order)  # then the features, then the offsets in the order of the weight's axes
-        if wide_in:
-            return [(Const(jnp.squeeze(array, rank)), shape[feature])]
-        position = sum(a < own[1] for a in own[2:])
-        return [(Const(jnp.moveaxis(array, rank, rank + position)), 1)]
+        node: Node = Const(jnp.squeeze(array, len(order)) if wide_in else array)
+        return [(_windowed(node, windows), shape[feature] if wide_in else 1)]
     if value.wide_axis != feature or not wide_in:
         raise equation.refuse("the channels of a wide field are contracted along another axis than its width.")
     finite = [a for a in range(len(order) + 1) if a != feature]
@@ -108,20 +105,14 @@ def _seen(interpreter, equation, value, order, windows, own, wide_in):
     for node, n in value.blocks:
         if source != tuple(range(len(source))):
             node = Axes(node, source, tuple(node.shape[j] for j in source))
-        for i, window in enumerate(windows):
-            node = Windows(node, 1 + i, window)
-        blocks.append((node, n))
+        blocks.append((_windowed(node, windows), n))
     return blocks
 
 
-def _patches(array, axis: int, window: Window):
-    index = window.index(array.shape[axis])
-    seen = jnp.take(array, np.maximum(index, 0).ravel(), axis=axis)
-    shape = [1] * seen.ndim
-    shape[axis] = index.size
-    seen = jnp.where((index >= 0).reshape(shape), seen, 0)
-    seen = seen.reshape(*array.shape[:axis], *index.shape, *array.shape[axis + 1 :])
-    return jnp.moveaxis(seen, axis + 1, -1)
+def _windowed(node: Node, windows) -> Node:
+    for i, window in enumerate(windows):
+        node = Windows(node, 1 + i, window)
+    return node
 
 
 def _group(equation, blocks, g: int, groups: int):
