@@ -79,7 +79,7 @@ def prior_of_draw(closed, inputs: list) -> list[tuple[Any, Any, bool]]:
                 "wl.limit(f, lambda n: {... wl.normal(shape, std) ...})."
             )
         else:
-            array = np.asarray(v) if not is_traced(v) else v
+            array = _without_repeats(np.asarray(v)) if not is_traced(v) else v
             if np.size(array) and np.ptp(array) != 0:
                 raise ValueError(
                     f"parameter array {i} starts at constants that differ from entry to entry; only equal entries "
@@ -87,6 +87,11 @@ def prior_of_draw(closed, inputs: list) -> list[tuple[Any, Any, bool]]:
                 )
             laws.append((float(array.ravel()[0]) if np.size(array) else 0.0, 0.0, True))
     return laws
+
+
+def _without_repeats(array: np.ndarray) -> np.ndarray:
+    """One of the entries along axes that only repeat it: zeros of a width that no memory holds."""
+    return array[tuple(slice(0, 1) if stride == 0 else slice(None) for stride in array.strides)]
 
 
 _UNIFORM_STD = 12**-0.5
@@ -99,10 +104,21 @@ def _run(jaxpr, consts, values):
     def read(a):
         return a.val if isinstance(a, jex_core.Literal) else env[a]
 
-    for eqn in jaxpr.eqns:
+    for eqn in _needed(jaxpr):
         outs = _step(eqn, [read(a) for a in eqn.invars])
         env.update(zip(eqn.outvars, outs, strict=True))
     return [read(a) for a in jaxpr.outvars]
+
+
+def _needed(jaxpr) -> list:
+    """Equations that the outputs depend on: initialisers may run the model, at a width that no memory holds."""
+    wanted = {v for v in jaxpr.outvars if not isinstance(v, jex_core.Literal)}
+    kept = []
+    for eqn in reversed(jaxpr.eqns):
+        if any(v in wanted for v in eqn.outvars):
+            kept.append(eqn)
+            wanted.update(v for v in eqn.invars if not isinstance(v, jex_core.Literal))
+    return kept[::-1]
 
 
 _PASS = {

@@ -208,4 +208,9 @@ def program_of_builder(builder, lr="ntk") -> Program:
         for name, (_, _, gaussian) in zip(names, laws[0], strict=True)
         if not gaussian
     ]
+    notes += [
+        f'{name}: starts at {mean:g}, and is not trained under lr="ntk" (lr = std^2 = 0); a number for lr trains it'
+        for name, (mean, std, _) in zip(names, laws[0], strict=True)
+        if lr == "ntk" and isinstance(std, float | int) and std == 0
+    ]
     return Program(applies[0], applies[1], shapes[0], shapes[1], priors, priors2, names, notes)

@@ -6,6 +6,8 @@ import dataclasses
 import itertools
 from typing import Any
 
+import jax.numpy as jnp
+
 from widelimit.fields import (
     Axes,
     Const,
@@ -200,6 +202,10 @@ BOTH_USES = (
 )
 
 
+def _is_fixed(prior: Prior) -> bool:
+    return all(isinstance(v, float | int) for v in prior) and prior.variance == 0 and prior.lr == 0
+
+
 def as_field(weight: Weight) -> Field:
     """A parameter used as a vector over channels (bias, gain, embedding row)."""
     _check_vector(weight)
@@ -207,7 +213,10 @@ def as_field(weight: Weight) -> Field:
     wide = [a for a in own if weight.wide[a]]
     finite = sorted(a for a in own if not weight.wide[a])
     offset = weight.start[wide[0]] if wide else 0
-    node: Node = Vec(weight.taken_key(), weight.prior, tuple(weight.size[a] for a in finite), offset)
+    sizes = tuple(weight.size[a] for a in finite)
+    node: Node = Vec(weight.taken_key(), weight.prior, sizes, offset)
+    if _is_fixed(weight.prior):  # a gain of ones, zeros of a bias, that are not trained
+        node = Const(jnp.full(sizes, weight.prior.mean))
     wide_axis = weight.axes.index(wide[0]) if wide else None
     source = [None if a is None else finite.index(a) for i, a in enumerate(weight.axes) if i != wide_axis]
     if source != list(range(len(finite))):
