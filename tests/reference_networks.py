@@ -23,6 +23,19 @@ def _sigmoid_like(z):
     return 0.5 * jax.scipy.special.erf(z / 2.4020563531719796) + 0.5
 
 
+def _attention(layer: dict) -> nn.Module:
+    assert layer["linear_scaling"]
+    names, positions = ("W_query_std", "W_key_std", "W_value_std", "W_out_std", "b_std"), None
+    if layer["pos_emb"] != "NONE":
+        concat = layer["pos_emb"] == "CONCAT"
+        positions = nn.PositionalEmbedding(layer["W_pos_emb_std"], layer["pos_emb_decay"], concat)
+    by_values = layer.get("val_pos_emb", False)
+    attention = nn.SelfAttention(
+        64, 2, *(layer[n] for n in names), layer["mechanism"].lower(), positions=None if by_values else positions
+    )
+    return nn.Sequential(positions, attention) if by_values and positions else attention
+
+
 @dataclasses.dataclass(frozen=True)
 class Contracted(nn.Module):
     """A constant vector contracted with one axis of positions."""
@@ -62,9 +75,7 @@ def module(layer: dict) -> nn.Module:
             return nn.Concat(*branches, axis=axis - (axis > 0))
         return {"sum": nn.Sum, "prod": nn.Product}[layer["merge"]](*branches)
     if op == "attention":
-        assert layer["linear_scaling"] and layer["pos_emb"] == "NONE"
-        names = ("W_query_std", "W_key_std", "W_value_std", "W_out_std", "b_std")
-        return nn.SelfAttention(64, 2, *(layer[n] for n in names), layer["mechanism"].lower())
+        return _attention(layer)
     if op == "layer_norm":
         return nn.LayerNorm(axis=tuple(a - (a > 0) for a in layer["axis"]))
     if op == "resize":

@@ -20,8 +20,8 @@ _FAMILIES = ("fc_", "hard_", "prod_fc", "concat_channel", "layer_norm_fc", "drop
 # no network has the first: a function of the kernel, not of a preactivation.  The others are kernels of Neural Tangents
 # from which the networks themselves differ by 2 % (test_convolutions.py): its resizing of kernels is not exact
 _LEFT_OUT = {"fc_exp_normalized", "resize_up_linear_gap", "resize_down_linear_gap"}
-# not there yet: positional embeddings, logits over the root of the width
-_LEFT_OUT |= {"attention_pos_sum", "attention_pos_sum_val", "attention_pos_concat_val", "attention_identity_sqrt_gap"}
+# not there yet: logits over the root of the width
+_LEFT_OUT |= {"attention_identity_sqrt_gap"}
 
 
 def _cases():
@@ -52,6 +52,7 @@ _QUICK = (
     "conv_same_s2_flat", "conv_nonsquare_gap", "conv1d_gap", "conv_local_gap", "conv_transpose_valid_flat",
     "avg_pool_same_normalize_edges", "layer_norm_conv_hwc_flat", "dropout_conv_gap", "densenet_gap", "index_crop_gap",
     "dot_general_gap", "conv_spatial_out_1", "attention_softmax_gap", "attention_2d_gap",
+    "attention_pos_sum", "attention_pos_concat_val",
 )  # fmt: skip
 
 

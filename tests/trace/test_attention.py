@@ -112,6 +112,8 @@ def test_logits_over_the_root_of_the_width_are_refused():
     [
         (lambda: nn.SelfAttention(8, 0), "SelfAttention: heads must"),
         (lambda: nn.SelfAttention(8, W_key_std=-1), "SelfAttention: W_key_std must"),
+        (lambda: nn.PositionalEmbedding(-1.0), "PositionalEmbedding: std must"),
+        (lambda: nn.PositionalEmbedding().init(jax.random.key(0), (3,)), r"the input must be \(positions, C\)"),
         (lambda: nn.SelfAttention(8, mechanism="hard"), "mechanism must be one of softmax, identity, relu, abs"),
         (lambda: nn.SelfAttention(8).init(jax.random.key(0), (3,)), r"the input must be \(positions..., C\)"),
     ],
