@@ -123,8 +123,18 @@ def test_single_precision():
         np.testing.assert_allclose(a, b, rtol=1e-5)
 
 
+def test_positions_of_an_output_are_flattened():
+    """Outputs at every position, with and without the reshape that puts them in one row."""
+
+    def rows(p, x):
+        return _dense(p["o"], _first(p, x))
+
+    for a, b in zip(_gram(rows), _gram(lambda p, x: rows(p, x).reshape(-1)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-13)
+
+
 def test_resized_features_are_those_of_finite_networks():
-    """The second moment of 2 * 10^5 resized channels; Neural Tangents' kernel differs by 2 % further on."""
+    """The second moment of 2 * 10^5 resized channels; Neural Tangents' kernel differs by 1.7 % further on."""
     x = np.random.default_rng(1).normal(size=(2, 8, 8, 3))
     body = (nn.Conv(10_000, (3, 3), W_std=1.5), nn.Relu(), nn.ImageResize((3, 5)), nn.GlobalAvgPool())
     net = nn.Sequential(*body)

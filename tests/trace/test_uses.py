@@ -77,7 +77,7 @@ REFUSED = {
     "a sum of matrices": (lambda p, h: _dense(p["W"] + p["V"], h), "two wide axes is used entry by entry"),
     "a function of a matrix": (lambda p, h: _dense(jnp.tanh(p["W"]), h), "two wide axes is used entry by entry"),
     "a tied vector": (lambda p, h: jnp.outer(jnp.tanh(p["o"][:, 0] * h) @ p["o"], h)[0], "vector over channels"),
-    "an output squared": (lambda p, h: (h @ p["V"][:, :1]) ** 2 * h, "cut out of a wide axis"),
+    "a column of a matrix": (lambda p, h: (h @ p["V"][:, :1]) ** 2 * h, "cut out of a wide axis"),
 }
 
 

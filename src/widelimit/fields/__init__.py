@@ -40,7 +40,7 @@ from widelimit.fields._node import (
     Vec,
     Window,
     Windows,
-)  # fmt: skip
+)
 from widelimit.fields._sensitivity import is_elementwise, sensitivity
 
 __all__ = [

@@ -24,7 +24,7 @@ from widelimit.fields._node import (
     Take,
     Vec,
     Windows,
-)  # fmt: skip
+)
 from widelimit.fields._placing import Tie, full_tie, inverse, place_x, place_y, swap
 
 __all__ = ["Covariance"]

@@ -162,6 +162,14 @@ class Window(NamedTuple):
         position, rest = at // self.spread, at % self.spread
         return np.where((rest == 0) & (position >= 0) & (position < n), position, -1)
 
+    def matrix(self, n: int) -> np.ndarray:
+        """(size, n): how often each position is seen by each output, so that sums over windows are a product."""
+        index, out = self.index(n), np.zeros((self.size, n))
+        for k in range(self.taps):
+            seen = np.nonzero(index[:, k] >= 0)[0]
+            np.add.at(out, (seen, index[seen, k]), 1.0)
+        return out
+
 
 class Windows(Node):
     """``y_{.. o .. k} = x_{.. index(o, k) ..}`` along one finite axis, 0 where there is none; k is a new last axis."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import jax.numpy as jnp
 
 from widelimit.fields._errors import UnknownLimitError
@@ -17,7 +19,7 @@ def sensitivity(cov, Y: Node, M: Mat):
     """``E[dY/dM]``, (axes of Y, axes of M); None where Y does not depend on M but through other weights."""
     Y = cov.merged(Y)
     if Y is M:
-        return jnp.eye(_size(M)).reshape(M.shape * 2)
+        return jnp.eye(math.prod(M.shape)).reshape(M.shape * 2)
     if isinstance(Y, Sum):
         total = None
         for c, node in Y.terms:
@@ -58,13 +60,6 @@ def _parts(Y: Node) -> list[Node]:
 def _holds(Y: Node, M: Mat) -> bool:
     below = [Y.child] if isinstance(Y, Axes | Linear | Take | Windows | Merge | Split | Frozen) else _parts(Y)
     return Y is M or any(_holds(node, M) for node in below)
-
-
-def _size(node) -> int:
-    out = 1
-    for n in node.shape:
-        out *= n
-    return out
 
 
 def _scaled(c, value, Y):

@@ -1,4 +1,4 @@
-"""Positions picked along finite axes: `Take` (an index) and `Windows` (what a filter sees), and sums over windows.
+"""Positions along finite axes: `Take` picks them, a filter sees `Windows`, `Merge` and `Split` see axes as one or several.
 
 Where both fields pick the same positions of tied axes, only the diagonal of the child is asked for.
 """
@@ -212,13 +212,8 @@ def sum_over_windows(value, axes: tuple[int, ...], window: Window, sizes: tuple[
 
 
 def _along_one(value, axis: int, window: Window, size: int):
-    matrix = np.zeros((size, window.size))
-    index = window.index(size)
-    for k in range(window.taps):
-        seen = np.nonzero(index[:, k] >= 0)[0]
-        np.add.at(matrix, (index[seen, k], seen), 1.0)
-    product = jnp.tensordot(value, jnp.asarray(matrix, value.dtype), axes=([axis], [0]), precision="highest")
-    return jnp.moveaxis(product, -1, axis)
+    matrix = jnp.asarray(window.matrix(size), value.dtype)
+    return jnp.moveaxis(jnp.tensordot(value, matrix, axes=([axis], [1]), precision="highest"), -1, axis)
 
 
 def _shifted(value, axis: int, window: Window, k: int):

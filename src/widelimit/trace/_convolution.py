@@ -10,6 +10,7 @@ import numpy as np
 
 from widelimit.fields import Axes, Const, Linear, Mat, Node, Sum, Window, Windows
 from widelimit.trace._interpreter import rule
+from widelimit.trace._picking import cut_width
 from widelimit.trace._uses import mean_shift, reaction
 from widelimit.trace._values import BOTH_USES, Det, Field, Weight, as_field
 
@@ -119,8 +120,6 @@ def _group(equation, blocks, g: int, groups: int):
     """The blocks of one group of channels."""
     if groups == 1:
         return blocks
-    from widelimit.trace._picking import cut_width
-
     total = sum(n for _, n in blocks)
     low, high = g * total // groups, (g + 1) * total // groups
     return list(cut_width(Field(tuple(blocks), None), low, high).blocks)
@@ -155,11 +154,7 @@ def _pool(interpreter, equation, values):
             continue
         if axis == value.wide_axis:
             raise equation.refuse("a window over the width has no limit.")
-        matrix = np.zeros((window.size, shape[axis]))
-        index = window.index(shape[axis])
-        for k in range(taps):
-            seen = index[:, k] >= 0
-            np.add.at(matrix, (np.nonzero(seen)[0], index[seen, k]), 1.0)
+        matrix = window.matrix(shape[axis])
         place = axis - (value.wide_axis is not None and axis > value.wide_axis)
         value = value.map(lambda x, i=place, m=matrix: Linear(x, i, jnp.asarray(m)))
     return value

@@ -176,7 +176,7 @@ def _merge_positions(field, groups):
         if len(group) > 1:
             index, count = finite_index(field, group[0]), len(group)
             field = field.map(lambda x, i=index, n=count: Merge(x, i, n))
-    return Field(field.blocks, next(i for i, g in enumerate(groups) if field.wide_axis in g))
+    return Field(field.blocks, next((i for i, g in enumerate(groups) if field.wide_axis in g), None))
 
 
 def _split_weight(equation, weight):

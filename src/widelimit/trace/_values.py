@@ -27,7 +27,7 @@ from widelimit.fields import (
     UnknownLimitError,
     Vec,
     Windows,
-)  # fmt: skip
+)
 from widelimit.trace._uses import Uses
 
 __all__ = ["BOTH_USES", "Det", "Field", "Flat", "Weight", "aligned", "shifted"]
