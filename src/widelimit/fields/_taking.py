@@ -1,4 +1,4 @@
-"""Positions along finite axes: `Take` picks them, a filter sees `Windows`, `Merge` and `Split` see axes as one or several.
+"""Positions along finite axes: `Take` picks them, filters see `Windows`, `Merge` and `Split` regroup axes; their rules.
 
 Where both fields pick the same positions of tied axes, only the diagonal of the child is asked for.
 """
