@@ -24,6 +24,7 @@ from widelimit.fields._node import (
     Take,
     Vec,
     Windows,
+    height,
 )
 from widelimit.fields._placing import Tie, full_tie, inverse, place_x, place_y, swap
 
@@ -105,6 +106,7 @@ class Covariance:
 
 
 _UNARY = (Axes, Linear, Frozen)
+_LINEAR = (Sum, *_UNARY)
 _TAKING = (Take, Windows, Merge, Split)
 
 
@@ -116,12 +118,13 @@ def _pair(cov, kind, X, Y, tie):
         mx, my = cov.mean(X), cov.mean(Y)
         return None if mx is None or my is None else place_x(mx, tie) * place_y(my, tie, nx)
     X, Y = _merged(cov, X, Y)
+    if isinstance(X, _LINEAR) and (not isinstance(Y, _LINEAR) or height(X) > height(Y)):
+        # the higher is taken apart first: the cost of a residual stream stays linear in its depth
+        return swap(cov.pair(kind, Y, X, inverse(tie, nx)), tie, nx)
     if isinstance(Y, Sum):
         return _linear.sum_rule(cov, kind, X, Y, tie)
     if isinstance(Y, _UNARY):
         return _linear.unary_rule(cov, kind, X, Y, tie)
-    if isinstance(X, (Sum, *_UNARY)):
-        return swap(cov.pair(kind, Y, X, inverse(tie, nx)), tie, nx)
     if isinstance(Y, _TAKING):
         return _taking.taking_rule(cov, kind, X, Y, tie)
     if isinstance(X, _TAKING):

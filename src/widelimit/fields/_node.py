@@ -14,7 +14,7 @@ import numpy as np
 
 __all__ = [
     "Axes", "Const", "Ew", "Frozen", "Joint", "Linear", "Mat", "Merge", "Node", "Noise", "Prior", "Prod", "Split",
-    "Sum", "Take", "Vec", "Window", "Windows",
+    "Sum", "Take", "Vec", "Window", "Windows", "height",
 ]  # fmt: skip
 
 
@@ -84,12 +84,25 @@ class Mat(Node):
 
 
 class Sum(Node):
-    """``sum_i c_i X_i`` of nodes of one shape; the coefficients are numbers or arrays of that shape."""
+    """``sum_i c_i X_i`` of nodes of one shape; the coefficients are numbers or arrays of that shape.
+
+    height: how many sums are nested in it, down to weights: of a residual stream, its blocks.
+    """
 
     def __init__(self, terms: list[tuple[Any, Node]]):
         self.terms = terms
         self.shape = terms[0][1].shape
+        self.height = 1 + max(height(node) for _, node in terms)
         self.gaussian = all(node.gaussian for _, node in terms)
+
+
+def height(node: Node) -> int:
+    """How many sums are nested in a node, down to weights."""
+    while not isinstance(node, Sum):
+        if isinstance(node, Mat) or not hasattr(node, "child"):
+            return 0
+        node = node.child  # type: ignore[attr-defined]
+    return node.height
 
 
 class Axes(Node):
