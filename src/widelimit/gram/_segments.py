@@ -9,6 +9,7 @@ layer is the same piece and is compiled once.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +22,8 @@ __all__ = ["segmented"]
 # Operations in one piece, those of inner programs included: about two layers of a ReLU network.
 _LONGEST = 1500
 _SHORTEST_PERIOD = 8
+# Operations in a row that are compared at once.
+_RUN = 12
 
 
 def segmented(function: Callable, *examples: Any) -> Callable:
@@ -68,24 +71,40 @@ def _weight(eqn) -> int:
 
 
 def _cuts(eqns, weights) -> list[int]:
-    """Where to cut: at multiples of the period of the sequence of operations, else at even lengths."""
-    length = _period(eqns) or len(eqns)
-    if sum(weights[:length]) > _LONGEST or sum(weights) / len(weights) * length > _LONGEST:
-        length = max(1, int(_LONGEST / 2 / (sum(weights) / len(weights))))
-    return [*range(0, len(eqns), length), len(eqns)]
-
-
-def _period(eqns) -> int | None:
-    """Shortest shift under which the operations of the last third agree with those before them."""
+    """Where to cut: at multiples of the period wherever the operations repeat, else at even lengths."""
     codes: dict = {}
     kinds = [(e.primitive.name, tuple(getattr(v.aval, "shape", ()) for v in e.outvars)) for e in eqns]
-    sequence = np.array([codes.setdefault(k, len(codes)) for k in kinds])
-    tail = sequence[-(len(sequence) // 3) :]
-    best, score = None, 0.8
-    for shift in range(_SHORTEST_PERIOD, len(sequence) - len(tail)):
-        agreement = np.mean(tail == sequence[len(sequence) - len(tail) - shift : -shift])
-        if agreement > score + 0.02:
-            best, score = shift, agreement
+    runs = [tuple(kinds[i : i + _RUN]) for i in range(len(kinds))]
+    sequence = np.array([codes.setdefault(k, len(codes)) for k in runs])
+    cuts = {0, len(eqns)}
+    for low, high, length in _stretches(sequence, 0, len(eqns)):
+        parts = max(1, math.ceil(sum(weights[low:high]) / (high - low) * length / _LONGEST))
+        for start in range(low, high, length):
+            cuts.update(p for p in (start + length * i // parts for i in range(parts)) if p < high)
+    return sorted(cuts)
+
+
+def _stretches(sequence, low: int, high: int) -> list[tuple[int, int, int]]:
+    """(start, end, period) of the stretches between low and high; one that does not repeat has its length as period."""
+    found = _longest_repeat(sequence[low:high])
+    if found is None:
+        return [(low, high, high - low)] if high > low else []
+    start, end, shift = low + found[0], low + found[1], found[2]
+    return [*_stretches(sequence, low, start), (start, end, shift), *_stretches(sequence, end, high)]
+
+
+def _longest_repeat(sequence) -> tuple[int, int, int] | None:
+    """The longest stretch that repeats itself at least twice, (start, end, period), the shortest of nearly as long."""
+    best = None
+    for shift in range(_SHORTEST_PERIOD, len(sequence) // 2 + 1):
+        same = np.concatenate([[False], sequence[shift:] == sequence[:-shift], [False]])
+        edges = np.flatnonzero(same[1:] != same[:-1]).reshape(-1, 2)  # where runs of agreement begin and end
+        if not len(edges):
+            continue
+        i = int(np.argmax(edges[:, 1] - edges[:, 0]))
+        start, end = (int(e) for e in edges[i])
+        if end - start >= shift and (best is None or end - start > 1.1 * (best[1] - best[0] - best[2])):
+            best = (start, end + shift, shift)
     return best
 
 
