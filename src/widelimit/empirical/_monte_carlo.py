@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from widelimit._examples import as_example
 from widelimit.empirical._ntk import empirical_ntk
 
 if TYPE_CHECKING:
@@ -53,8 +54,8 @@ def monte_carlo(
         raise ValueError(f"monte_carlo: widths must be positive integers, not {wrong[0] if wrong else widths!r}.")
     if not isinstance(seeds, int) or seeds < 2:
         raise ValueError(f"monte_carlo: seeds must be an integer of at least 2, not {seeds!r}.")
-    x = jnp.asarray(x)
-    if x.ndim == 0:
+    x = jax.tree.map(jnp.asarray, as_example(x))
+    if any(a.ndim == 0 for a in jax.tree.leaves(x)):
         raise ValueError("monte_carlo: x must have a leading axis over examples, and is a scalar.")
     return [
         _at_width(f, init, int(n), x, k, seeds, lr)

@@ -56,6 +56,8 @@ def _check_like(theta, params) -> None:
 class EmpiricalKernel:
     """``k(x, x')`` of a finite network; made by `empirical_ntk`."""
 
+    keeps_integers = True
+
     def __init__(self, f: Callable, params: Any, output: Any, lr: Any):
         self._f, self._params, self._output, self._lr = f, params, output, lr
 

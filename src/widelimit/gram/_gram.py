@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from widelimit._examples import as_example, holds_jax, in_double, in_one_precision, signature
 from widelimit._precision import enable_x64, is_traced
 from widelimit.gram._segments import segmented
 
@@ -36,8 +37,9 @@ def gram(
     """Gram matrix ``G_ij = k(x1_i, x2_j)`` of a kernel of one pair.
 
     k: a kernel such as ``wl.ntk(net)``, ``wl.kernels(net)`` (a named tuple of matrices comes back) or any JAX function
-    of one pair.  x1: (n1, ...), x2: (n2, ...); None: x1 with itself, and then only tiles on and above the diagonal are
-    computed and the diagonal comes from ``k.diag`` where there is one.
+    of one pair.  x1: (n1, ...), x2: (n2, ...), or tuples or dicts of arrays with a leading axis (nodes and adjacency
+    matrices of n1 graphs); None: x1 with itself, and then only tiles on and above the diagonal are computed and the
+    diagonal comes from ``k.diag`` where there is one.
     batch_size: rows and columns of a tile; None: from `memory`, bytes that a tile may take (default 512 MB).
     progress: True prints a bar, or a function ``(tiles done, tiles, seconds left)``.
 
@@ -45,10 +47,10 @@ def gram(
     NumPy (or lists) in: NumPy float64 out; JAX in: JAX out, in its precision.  Raises ValueError for shapes that do
     not fit, TypeError or ValueError for data that are not finite numbers.
     """
-    if is_traced(x1) or is_traced(x2):
+    if any(map(is_traced, jax.tree.leaves((x1, x2)))):
         return _whole(k, x1, x2)
     _check_kernel("gram", k)
-    x1, x2, to_numpy = _checked("gram", x1=x1, x2=x2)
+    x1, x2, to_numpy = _checked("gram", k, x1=x1, x2=x2)
     tile = _tile("gram", batch_size, memory, k, x1, x1 if x2 is None else x2)
     report = _reporter(progress)
     if to_numpy:
@@ -59,10 +61,10 @@ def gram(
 
 def gram_diag(k: Callable, x: Any, *, batch_size: int | None = None, memory: int | None = None) -> Any:
     """Diagonal ``k(x_i, x_i)`` of the Gram matrix, (n,), at cost O(n); arguments as in `gram`."""
-    if is_traced(x):
+    if any(map(is_traced, jax.tree.leaves(x))):
         return jax.vmap(_diagonal(k))(x)
     _check_kernel("gram_diag", k)
-    x, to_numpy = _checked("gram_diag", x=x)
+    x, to_numpy = _checked("gram_diag", k, x=x)
     tile = _tile("gram_diag", batch_size, memory, k, x, x) ** 2
     if to_numpy:
         with enable_x64():
@@ -77,33 +79,58 @@ def _check_kernel(where, k):
         raise TypeError(f"{where}: k must be a kernel of one pair, such as wl.ntk(net), not {k!r}.")
 
 
-def _checked(where, **inputs):
-    """The inputs as arrays of floating-point numbers, and whether NumPy arrays are wanted back."""
-    to_numpy = not any(isinstance(x, jax.Array) for x in inputs.values())
-    out = []
+def _checked(where, k, **inputs):
+    """The inputs as arrays of numbers (integers stay integers for a kernel that keeps them), and whether NumPy is wanted."""
+    to_numpy = not holds_jax(*inputs.values())
+    out = {}
     for name, x in inputs.items():
         if x is None and name == "x2":
-            out.append(None)
             continue
         try:
-            array = np.asarray(x) if not isinstance(x, jax.Array) else x
+            x = as_example(x)
         except ValueError:
             raise ValueError(f"{where}: the examples in {name} must all have one shape.") from None
-        if array.dtype.kind not in "fiub" and not jnp.issubdtype(array.dtype, jnp.floating):
-            raise TypeError(f"{where}: {name} must hold numbers, not {array.dtype}.")
-        if array.ndim == 0:
-            raise ValueError(f"{where}: {name} must have a leading axis over examples, and is a scalar.")
-        if 0 in array.shape[1:]:
-            raise ValueError(f"{where}: examples of {name} have no entries (shape {array.shape[1:]}).")
-        if to_numpy or not jnp.issubdtype(array.dtype, jnp.floating):
-            array = np.asarray(array, np.float64) if to_numpy else array.astype(jnp.result_type(float))
-        bad = ~np.isfinite(np.asarray(array)).all(axis=tuple(range(1, array.ndim)))
-        if bad.any():
-            raise ValueError(f"{where}: {name} holds NaN or infinity, first in example {int(np.argmax(bad))}.")
-        out.append(array)
-    if len(out) == 2 and out[1] is not None and out[0].ndim != out[1].ndim:
-        raise ValueError(f"{where}: examples of x1 have shape {out[0].shape[1:]}, those of x2 {out[1].shape[1:]}.")
-    return *out, to_numpy
+        for array in jax.tree.leaves(x):
+            _check_array(where, name, array)
+        counts = {len(a) for a in jax.tree.leaves(x)}
+        if len(counts) > 1:
+            raise ValueError(f"{where}: the arrays of {name} hold {sorted(counts)} examples, not as many each.")
+        out[name] = x if getattr(k, "keeps_integers", False) else jax.tree.map(_floating, x)
+    if "x2" in out:
+        first, second = (jax.tree.map(jnp.ndim, x) for x in (out["x1"], out["x2"]))
+        if first != second:
+            shapes = [", ".join(str(a.shape[1:]) for a in jax.tree.leaves(x)) for x in out.values()]
+            raise ValueError(f"{where}: examples of x1 have shape {shapes[0]}, those of x2 {shapes[1]}.")
+    if to_numpy:
+        with enable_x64():
+            arrays = [jax.tree.map(np.asarray, in_double(x)) for x in out.values()]
+    else:
+        arrays = in_one_precision(*out.values())
+    return *arrays, *([None] if "x2" in inputs and "x2" not in out else []), to_numpy
+
+
+def _check_array(where, name, array) -> None:
+    if array.dtype.kind not in "fiub" and not jnp.issubdtype(array.dtype, jnp.floating):
+        raise TypeError(f"{where}: {name} must hold numbers, not {array.dtype}.")
+    if array.ndim == 0:
+        raise ValueError(f"{where}: {name} must have a leading axis over examples, and is a scalar.")
+    if 0 in array.shape[1:]:
+        raise ValueError(f"{where}: examples of {name} have no entries (shape {array.shape[1:]}).")
+    bad = ~np.isfinite(np.asarray(array)).all(axis=tuple(range(1, array.ndim)))
+    if bad.any():
+        raise ValueError(f"{where}: {name} holds NaN or infinity, first in example {int(np.argmax(bad))}.")
+
+
+def _floating(array):
+    return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(np.float64)
+
+
+def _one_of(x):
+    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), x)
+
+
+def _count(x) -> int:
+    return len(jax.tree.leaves(x)[0])
 
 
 def _tile(where, batch_size, memory, k, x1, x2) -> int:
@@ -117,17 +144,23 @@ def _tile(where, batch_size, memory, k, x1, x2) -> int:
     if batch_size is not None:
         return int(batch_size)
     memory = _DEFAULT_MEMORY if memory is None else memory
-    numbers = _numbers_per_pair(k, *((x.shape[1:], x.dtype) for x in (x1, x2)))
+    numbers = _numbers_per_pair(k, *(signature(_one_of(x)) for x in (x1, x2)))
     return max(1, min(_LARGEST_TILE, int(math.sqrt(memory / (numbers * 8)))))
+
+
+def _from_signature(form):
+    structure, arrays = form
+    return jax.tree.unflatten(structure, [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in arrays])
 
 
 @functools.lru_cache(maxsize=32)
 def _numbers_per_pair(k, *examples) -> int:
     """How many numbers are held at once for one pair: of examples with positions, as many as pairs of these count."""
-    if all(len(shape) < 2 for shape, _ in examples):
+    arrays = [a for _, leaves in examples for a in leaves]
+    if all(len(shape) < 2 for shape, _ in arrays):
         return _ARRAYS_PER_PAIR
-    with enable_x64() if any(dtype == np.float64 for _, dtype in examples) else contextlib.nullcontext():
-        closed = jax.make_jaxpr(k)(*(jax.ShapeDtypeStruct(*e) for e in examples))
+    with enable_x64() if any(dtype == "float64" for _, dtype in arrays) else contextlib.nullcontext():
+        closed = jax.make_jaxpr(k)(*map(_from_signature, examples))
     largest = max((math.prod(v.aval.shape) for eqn in closed.jaxpr.eqns for v in eqn.outvars), default=1)
     return _ARRAYS_PER_PAIR + _ARRAYS_OF_POSITIONS * largest
 
@@ -149,16 +182,16 @@ _UNCOMPILED = 64**2
 
 
 @functools.lru_cache(maxsize=32)
-def _compiled(k, diagonal: bool, shapes: tuple):
-    return segmented(_batched(k, diagonal), *(jax.ShapeDtypeStruct(*s) for s in shapes))
+def _compiled(k, diagonal: bool, forms: tuple):
+    return segmented(_batched(k, diagonal), *map(_from_signature, forms))
 
 
 def _function(k, diagonal: bool, *arrays) -> Callable:
     """The batched kernel, compiled for arrays like these unless they are few."""
-    count = math.prod(a.shape[0] for a in arrays)
-    if count <= _UNCOMPILED and all(a.ndim < 3 for a in arrays):
+    count = math.prod(map(_count, arrays))
+    if count <= _UNCOMPILED and all(a.ndim < 3 for a in jax.tree.leaves(arrays)):
         return _batched(k, diagonal)
-    return _compiled(k, diagonal, tuple((a.shape, a.dtype) for a in arrays))
+    return _compiled(k, diagonal, tuple(map(signature, arrays)))
 
 
 def _batched(k, diagonal: bool) -> Callable:
@@ -177,14 +210,14 @@ def _whole(k, x1, x2):
     if x2 is not None:
         return _pairs(k)(x1, x2)
     out = _pairs(k)(x1, x1)
-    index = jnp.arange(x1.shape[0])
+    index = jnp.arange(_count(x1))
     return jax.tree.map(lambda a, d: a.at[index, index].set(d), out, jax.vmap(_diagonal(k))(x1))
 
 
 def _diagonals(k, x, tile):
     parts = []
-    size = _rows(len(x), tile)
-    for i in range(0, len(x), size):
+    size = _rows(_count(x), tile)
+    for i in range(0, _count(x), size):
         rows, piece = _padded(x, i, size)
         parts.append(jax.tree.map(lambda v, rows=rows: np.asarray(v)[:rows], _function(k, True, piece)(piece)))
     if not parts:
@@ -195,7 +228,7 @@ def _diagonals(k, x, tile):
 def _tiled(k, x1, x2, tile, report):
     symmetric = x2 is None
     other = x1 if symmetric else x2
-    n1, n2 = len(x1), len(other)
+    n1, n2 = _count(x1), _count(other)
     tile1, tile2 = _rows(n1, tile), _rows(n2, tile)
     jobs = [(i, j) for i in range(0, n1, tile1) for j in range(0, n2, tile2) if not symmetric or j + tile2 > i]
     out = None
@@ -214,7 +247,7 @@ def _tiled(k, x1, x2, tile, report):
         elapsed = time.monotonic() - start
         report(done + 1, len(jobs), elapsed / (done + 1) * (len(jobs) - done - 1))
     if out is None:
-        shape = jax.eval_shape(k, *(jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for x in (x1, other)))
+        shape = jax.eval_shape(k, *(_one_of(x) for x in (x1, other)))
         return jax.tree.map(lambda s: np.zeros((n1, n2, *s.shape), s.dtype), shape)
     if symmetric:
         _set_diagonal(out, k, x1, tile1**2)
@@ -228,21 +261,26 @@ def _transposed(part):
 
 
 def _set_diagonal(out, k, x, tile):
-    index = np.arange(len(x))
+    index = np.arange(_count(x))
     for whole, diagonal in zip(jax.tree.leaves(out), jax.tree.leaves(_diagonals(k, x, tile)), strict=True):
-        within = np.triu_indices(len(x), 1)
+        within = np.triu_indices(_count(x), 1)
         if whole.ndim == 2:  # the two halves of a diagonal tile are computed separately: make them equal to the bit
             whole.T[within] = whole[within]
         whole[index, index] = diagonal
 
 
 def _padded(x, start, size):
-    piece = x[start : start + size]
-    rows = len(piece)
-    if rows < size:  # one compiled shape for every tile
-        xp = jnp if isinstance(piece, jax.Array) else np
-        piece = xp.concatenate([piece, xp.repeat(piece[:1], size - rows, axis=0)])
-    return rows, jnp.asarray(piece)
+    """Examples from `start` on, `size` of them: the first repeated where there are fewer, and how many there are."""
+    rows = min(size, _count(x) - start)
+
+    def filled(a):
+        piece = a[start : start + size]
+        if rows < size:  # one compiled shape for every tile
+            xp = jnp if isinstance(piece, jax.Array) else np
+            piece = xp.concatenate([piece, xp.repeat(piece[:1], size - rows, axis=0)])
+        return jnp.asarray(piece)
+
+    return rows, jax.tree.map(filled, x)
 
 
 def _reporter(progress):

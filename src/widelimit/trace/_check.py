@@ -9,8 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from widelimit._examples import as_example, described, in_double
 from widelimit._precision import enable_x64
 from widelimit.trace._prior import Normal, prior_of_draw
+from widelimit.trace._program import program_of_module, with_width
 
 __all__ = ["Check", "check_limit"]
 
@@ -48,21 +50,20 @@ def check_limit(limit, x: Any, key: jax.Array, widths: Sequence[int], seeds: int
     """See `Limit.check`."""
     from widelimit.empirical import monte_carlo
 
-    x = np.asarray(x, np.float64)
-    if x.ndim == 0:
+    x = as_example(x)
+    if any(jnp.ndim(a) == 0 for a in jax.tree.leaves(x)):
         raise ValueError("check: x must have a leading axis over examples, and is a scalar.")
     for n in widths:
         if not isinstance(n, int | np.integer) or isinstance(n, bool) or n < 1:
             raise ValueError(f"check: widths must be positive integers, not {n!r}.")
-    with enable_x64():
-        pairs = jax.vmap(jax.vmap(limit._mean_kernels, (None, 0)), (0, None))
-        exact = [np.asarray(a) for a in pairs(jnp.asarray(x), jnp.asarray(x))]
     rows = []
+    exact = None if limit._module else _exact(limit._mean_kernels, x)
     for n, k in zip(widths, jax.random.split(key, len(widths)), strict=True):
-        f, init, lr = _finite(limit, n)
+        f, init, lr = _finite(limit, n, jax.tree.map(lambda a: a[0], x))
         with enable_x64():
-            estimate = monte_carlo(f, init, [n], jnp.asarray(x), key=k, seeds=seeds, lr=lr)[0]
-        nngp, ntk = exact
+            estimate = monte_carlo(f, init, [n], in_double(x), key=k, seeds=seeds, lr=lr)[0]
+        # the standard parameterisation's kernel is that of the width
+        nngp, ntk = exact or _exact(kernels_of(with_width(limit._f, n)), x)
         # mean square of one draw's distance from the limit
         spread = (estimate.ntk - ntk) ** 2 + (seeds - 1) * estimate.ntk_error**2
         error = float(np.sqrt(np.sum(spread) / np.sum(ntk**2)))
@@ -70,6 +71,19 @@ def check_limit(limit, x: Any, key: jax.Array, widths: Sequence[int], seeds: int
         nngp_z = _z(estimate.nngp, np.sqrt(variance / seeds), nngp)
         rows.append(Row(n, seeds, nngp_z, error, _z(estimate.ntk, estimate.ntk_error, ntk)))
     return Check(rows, _slope(rows))
+
+
+def _exact(kernels, x):
+    pairs = jax.vmap(jax.vmap(kernels, (None, 0)), (0, None))
+    with enable_x64():
+        return [np.asarray(a) for a in pairs(in_double(x), in_double(x))]
+
+
+def kernels_of(net):
+    """Both kernels of an `nn` module."""
+    from widelimit.trace._kernel import Kernel
+
+    return Kernel(lambda example: program_of_module(net, example), ("nngp", "ntk"))
 
 
 def _z(mean, error, truth) -> float:
@@ -84,8 +98,11 @@ def _slope(rows) -> float:
     return float(np.polyfit(np.log([r.width for r in rows]), np.log(errors), 1)[0])
 
 
-def _finite(limit, n: int) -> tuple[Callable, Callable, Any]:
-    """``f(params, x)``, ``init(n, key)`` and the learning rates of the network of width n."""
+def _finite(limit, n: int, x: Any) -> tuple[Callable, Callable, Any]:
+    """``f(params, x)``, ``init(n, key)`` and the learning rates of the network of width n for inputs like x."""
+    if limit._module:
+        net, shape = with_width(limit._f, n), jax.tree.map(lambda a: tuple(a.shape), x)
+        return net.apply, lambda n, key: net.init(key, shape), None
     if limit._prior is not None:
         rates = jax.tree.map(
             lambda a: float(a.std) ** 2 if limit._lr == "ntk" else float(a.lr),
@@ -93,11 +110,12 @@ def _finite(limit, n: int) -> tuple[Callable, Callable, Any]:
             is_leaf=lambda a: isinstance(a, Normal),
         )
         return limit._f, lambda n, key: limit.draw(n, key), rates
-    leaves, structure = jax.tree.flatten(limit._f(n, jax.random.key(0)))
+    builder = limit._builder(described(x))
+    leaves, structure = jax.tree.flatten(builder(n, jax.random.key(0)))
     arrays = [hasattr(a, "dtype") and jnp.issubdtype(a.dtype, jnp.inexact) for a in leaves]
 
     def init(n, key):
-        drawn = jax.tree.leaves(limit._f(n, key))
+        drawn = jax.tree.leaves(builder(n, key))
         return [a for a, is_array in zip(drawn, arrays, strict=True) if is_array]
 
     def f(params, x):

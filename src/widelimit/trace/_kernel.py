@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from widelimit._examples import as_example, described, holds_jax, in_double, in_one_precision, signature
 from widelimit._precision import enable_x64
 from widelimit.fields import Covariance, UnknownLimitError
 from widelimit.trace import _calls, _contraction, _convolution, _elementwise, _picking, _reduction, _shape
@@ -43,7 +44,7 @@ class Kernels(NamedTuple):
 
 def _run(program: Program, closed, closed2, covariance, x, log=None, kinds: tuple[str, ...] = ()) -> Field:
     """The network's output as a field; the kernels in `kinds` must have a limit (`explain` tells, and refuses none)."""
-    interpreter = Interpreter(covariance, x.dtype, log, program.fresh_noise)
+    interpreter = Interpreter(covariance, working_dtype(x), log, program.fresh_noise)
     jaxpr, jaxpr2 = closed.jaxpr, closed2.jaxpr
     wide = [
         tuple(a != b for a, b in zip(s, t, strict=True)) for s, t in zip(program.shapes, program.shapes2, strict=True)
@@ -53,7 +54,7 @@ def _run(program: Program, closed, closed2, covariance, x, log=None, kinds: tupl
         for i, (p, s, w) in enumerate(zip(program.priors, program.shapes, wide, strict=True))
     ]
     consts = [Det(interpreter.cast(c)) for c in closed.consts]
-    outs = interpreter.run(jaxpr, jaxpr2, consts, [*weights, Det(x)])
+    outs = interpreter.run(jaxpr, jaxpr2, consts, [*weights, *map(Det, jax.tree.leaves(x))])
     if log is not None:
         log.append(("growth", growth_lines(program, closed, closed2)))
     elif kinds:
@@ -69,7 +70,7 @@ def _run(program: Program, closed, closed2, covariance, x, log=None, kinds: tupl
 
 def evaluate(program: Program, kinds: tuple[str, ...], x1, x2=None, log=None, output: str = "mean"):
     """Kernels (K for "nngp", T for "ntk") of one pair, by `output`; `x2` None: the diagonal."""
-    closed, closed2 = program.trace(tuple(x1.shape))
+    closed, closed2 = program.trace(described(x1))
     with _deep_recursion(closed.jaxpr):
         return _evaluate(program, kinds, x1, x2, log, closed, closed2, output)
 
@@ -100,54 +101,53 @@ def _evaluate(program, kinds, x1, x2, log, closed, closed2, output):
     if x2 is None:
         second = first
     else:
-        if x2.shape != x1.shape:
-            closed, closed2 = program.trace(tuple(x2.shape))
+        if signature(x2) != signature(x1):
+            closed, closed2 = program.trace(described(x2))
         second = _run(program, closed, closed2, covariance, x2)
     names = {"nngp": "K", "ntk": "T"}
-    out = [over_outputs(covariance, names[kind], first, second, output, x1.dtype) for kind in kinds]
+    out = [over_outputs(covariance, names[kind], first, second, output, working_dtype(x1)) for kind in kinds]
     if log is not None:
         log.append(("approximate", covariance.approximate))
     return out
 
 
+def working_dtype(x):
+    """The precision of an example: that of its floating-point arrays."""
+    floats = [a.dtype for a in jax.tree.leaves(x) if jnp.issubdtype(a.dtype, jnp.floating)]
+    return jnp.result_type(*floats) if floats else jnp.result_type(float)
+
+
 class Kernel:
     """A kernel ``k(x, x')`` of one pair of inputs; ``k.diag(x)`` is ``k(x, x)`` with the noise of dropout shared.
 
+    An input is an array, or a tuple or dict of arrays if the network takes one (a graph: nodes and adjacency).
     JAX arrays (traced or not) in, JAX arrays out, in their precision; NumPy in (or lists), NumPy float64 out.
+    Integers (tokens) and booleans (masks) reach the network as they are.
     """
 
-    def __init__(self, program_for: Callable[[tuple[int, ...]], Program], kinds: tuple[str, ...], output: str = "mean"):
+    keeps_integers = True  # `gram` does not make floating-point numbers of them
+
+    def __init__(self, program_for: Callable[[Any], Program], kinds: tuple[str, ...], output: str = "mean"):
         self._program_for, self.kinds, self.output = program_for, kinds, output
 
     def __call__(self, x1, x2):
         """Kernel of the pair (x1, x2): a scalar, (O,) or (O, O) by `output`."""
-        if _is_jax(x1) or _is_jax(x2):
-            return self._packed(self._evaluate(*_floats(x1, x2)))
-        with enable_x64():
-            values = self._evaluate(*(jnp.asarray(np.asarray(x, np.float64)) for x in (x1, x2)))
-        return self._packed([np.asarray(v) for v in values])
-
-    def _evaluate(self, x1, x2=None):
-        return evaluate(self._program_for(x1.shape), self.kinds, x1, x2, output=self.output)
+        return self._of(x1, x2)
 
     def diag(self, x):
         """Kernel of x with itself."""
-        if _is_jax(x):
-            return self._packed(self._evaluate(*_floats(x)))
+        return self._of(x)
+
+    def _of(self, *xs):
+        xs = [as_example(x) for x in xs]
+        if holds_jax(xs):
+            return self._packed(self._evaluate(*in_one_precision(*xs)))
         with enable_x64():
-            values = self._evaluate(jnp.asarray(np.asarray(x, np.float64)))
+            values = self._evaluate(*map(in_double, xs))
         return self._packed([np.asarray(v) for v in values])
+
+    def _evaluate(self, x1, x2=None):
+        return evaluate(self._program_for(described(x1)), self.kinds, x1, x2, output=self.output)
 
     def _packed(self, values):
         return Kernels(*values) if len(self.kinds) == 2 else values[0]
-
-
-def _is_jax(x) -> bool:
-    return isinstance(x, jax.Array)
-
-
-def _floats(*xs):
-    dtype = jnp.result_type(*xs)
-    dtype = dtype if jnp.issubdtype(dtype, jnp.floating) else jnp.result_type(float)
-    dtype = jnp.float32 if dtype in (jnp.float16, jnp.bfloat16) else dtype
-    return [jnp.asarray(x).astype(dtype) for x in xs]

@@ -9,13 +9,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from widelimit._examples import as_example, described, in_double
 from widelimit._precision import enable_x64
 from widelimit.fields import DEFAULT_POINTS
 from widelimit.trace._check import Check, check_limit
 from widelimit.trace._kernel import Kernel, evaluate
 from widelimit.trace._outputs import checked_output
 from widelimit.trace._prior import Normal
-from widelimit.trace._program import Program, program_of_builder, program_of_function, program_of_module
+from widelimit.trace._program import (
+    Program,
+    is_module,
+    linen_builder,
+    makes_linen,
+    program_of_builder,
+    program_of_function,
+    program_of_module,
+    with_width,
+)
 from widelimit.trace._values import Det, Field
 
 __all__ = ["Limit", "kernels", "limit", "nngp", "ntk"]
@@ -30,7 +40,7 @@ def _of_module(net, kinds, output, points) -> Kernel:
             f"expected a network with init(key, shape) and apply(params, x), such as nn.Sequential(...), not {net!r}. "
             "For a plain function use wl.limit(f, prior)."
         )
-    return Kernel(lambda shape: program_of_module(net, shape)._replace(points=points), kinds, output)
+    return Kernel(lambda example: program_of_module(net, example)._replace(points=points), kinds, output)
 
 
 def _checked_points(name: str, points: Any) -> int:
@@ -74,11 +84,12 @@ def limit(
     output: str = "mean",
     points: int = DEFAULT_POINTS,
 ) -> Limit:
-    """Infinite-width limit of a function or of the models that a builder makes.
+    """Infinite-width limit of a function, of the models that a builder makes, or of an `nn` module.
 
     ``limit(f, prior)``: ``f(params, x)`` on one example, ``prior(n)`` the pytree of `wl.normal` at width n.
-    ``limit(builder)``: ``builder(n, key)`` returns a callable pytree (an Equinox module) of width n; priors are read
-    from its initialisers.
+    ``limit(builder)``: ``builder(n, key)`` returns a callable pytree (an Equinox or Flax NNX module) or a Flax Linen
+    module of width n; priors are read from its initialisers.
+    ``limit(net)``: an `nn` module; its kernels are those of `wl.nngp` and `wl.ntk`.
     lr: None takes the learning rates stated in the prior (builders: "ntk"); "ntk" makes each ``lr = std^2``, the NTK of
     the NTK-parameterised twin; a number applies to all of a builder's parameters.
     output: as in `nngp`.
@@ -89,8 +100,10 @@ def limit(
     or its NTK grows or vanishes with the width (no ``1/sqrt(fan_in)``; learning rates of 1 beside std ``1/sqrt(n)``).
     """
     checked_output("limit", output)
-    if not callable(f):
-        raise TypeError(f"limit: the first argument must be a function or a builder, not {f!r}.")
+    if not callable(f) and not is_module(f):
+        raise TypeError(f"limit: the first argument must be a function, a builder or an nn module, not {f!r}.")
+    if is_module(f) and (prior is not None or lr is not None):
+        raise ValueError("limit: an nn module states its own prior and learning rates (W_lr, b_lr); give neither.")
     if prior is not None and not callable(prior):
         raise TypeError("limit: prior must be a function of the width n, e.g. lambda n: {'W': wl.normal((n, 8))}.")
     points = _checked_points("limit", points)
@@ -107,31 +120,51 @@ class Limit:
     """The limit of one network: kernels of a pair, and what they were read from."""
 
     def __init__(self, f: Callable, prior: Callable | None, lr: Any, output: str, points: int):
-        self._f, self._prior, self._lr = f, prior, lr
-        if prior is None:
-            self._program = program_of_builder(f, "ntk" if lr is None else lr)
-        else:
-            self._program = program_of_function(f, prior, "own" if lr is None else lr)
-        self._program = self._program._replace(points=points)
+        self._f, self._prior, self._lr, self._points = f, prior, lr, points
+        self._module = prior is None and is_module(f)
+        self._program: Program | None = None  # known before an example is seen
+        if prior is not None:
+            self._program = program_of_function(f, prior, "own" if lr is None else lr)._replace(points=points)
+        elif not self._module and not makes_linen(f):
+            self._program = program_of_builder(f, "ntk" if lr is None else lr)._replace(points=points)
         self.nngp = Kernel(self._at, ("nngp",), output)
         self.ntk = Kernel(self._at, ("ntk",), output)
         self.kernels = Kernel(self._at, ("nngp", "ntk"), output)
         self._mean_kernels = Kernel(self._at, ("nngp", "ntk"))
 
-    def _at(self, shape) -> Program:
-        return self._program
+    def _at(self, example) -> Program:
+        if self._program is not None:
+            return self._program
+        if self._module:
+            program = program_of_module(self._f, example)
+        else:
+            program = program_of_builder(self._builder(example), "ntk" if self._lr is None else self._lr)
+        return program._replace(points=self._points)
 
-    def finite(self, n: int, key: jax.Array) -> Callable:
-        """The real network of width n: a function of one example, with parameters drawn from the prior."""
+    def _builder(self, example=None) -> Callable:
+        """``builder(n, key)`` of callable models; a Linen model's parameters are made for an example."""
+        return self._f if self._program is not None else linen_builder(self._f, example)
+
+    def finite(self, n: int, key: jax.Array, x: Any = None) -> Callable:
+        """The real network of width n: a function of one example, with parameters drawn from the prior.
+
+        x: an example, needed for `nn` and Linen modules, whose parameters have shapes that depend on it.
+        """
+        if x is None and self._program is None:
+            raise ValueError("finite: the parameters' shapes depend on the input: limit.finite(n, key, x).")
+        if self._module:
+            net = with_width(self._f, n)
+            params = net.init(key, jax.tree.map(lambda a: tuple(a.shape), described(as_example(x))))
+            return lambda x: net.apply(params, x)
         if self._prior is None:
-            return self._f(n, key)
+            return self._builder(None if x is None else described(as_example(x)))(n, key)
         params = self.draw(n, key)
         return lambda x: self._f(params, x)
 
     def draw(self, n: int, key: jax.Array):
         """Parameters of width n drawn from the prior, for ``f(params, x)``."""
         if self._prior is None:
-            raise ValueError("a builder draws its own parameters: use limit.finite(n, key).")
+            raise ValueError("draw: a builder or module draws its own parameters: use limit.finite(n, key).")
         leaves, structure = jax.tree.flatten(self._prior(n), is_leaf=lambda a: isinstance(a, Normal))
         keys = jax.random.split(key, len(leaves))
         return jax.tree.unflatten(structure, [a.draw(k) for a, k in zip(leaves, keys, strict=True)])
@@ -149,11 +182,12 @@ class Limit:
         """A table of the program: each parameter's law, each line's kind of node, and what is approximate."""
         if x is None and shape is None:
             raise ValueError("explain: give an example x, or the shape of one.")
-        example = np.asarray(x, np.float64) if x is not None else np.ones(shape)  # type: ignore[arg-type]
+        example = as_example(x) if x is not None else np.ones(shape)  # type: ignore[arg-type]
         log: list = []
         with enable_x64():
-            evaluate(self._program, ("nngp", "ntk"), jnp.asarray(example), log=log)
-            return "\n".join(_explained(self._program, log))
+            program = self._at(described(example))
+            evaluate(program, ("nngp", "ntk"), in_double(example), log=log)
+            return "\n".join(_explained(program, log))
 
 
 def _explained(program: Program, log) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -14,7 +15,10 @@ from widelimit._precision import enable_x64
 from widelimit.fields import DEFAULT_POINTS, Prior, UnknownLimitError
 from widelimit.trace._prior import Normal, prior_of_draw
 
-__all__ = ["Program", "program_of_builder", "program_of_function", "program_of_module"]
+__all__ = [
+    "Program", "is_module", "linen_builder", "makes_linen", "program_of_builder", "program_of_function",
+    "program_of_module", "with_width",
+]  # fmt: skip
 
 # What vanishes as 1/width is then below rounding; nothing of this size is ever computed.
 _WIDTHS = (2**44, 2**43)
@@ -36,18 +40,27 @@ class Program(NamedTuple):
     written_width: bool = False  # a module's: learning rates stay as at the width that is written
     fresh_noise: bool = False  # masks of dropout are drawn anew for each input, whatever their key
 
-    def trace(self, shape: tuple[int, ...]):
-        """Closed jaxprs at the two widths for inputs of one shape; literals in 64 bits, nothing is computed."""
+    def trace(self, example):
+        """Closed jaxprs at the two widths for one example's shapes; literals in 64 bits, nothing is computed."""
         with enable_x64():
-            x = jax.ShapeDtypeStruct(shape, jnp.float64)
+            x = jax.tree.map(_in_64_bits, example)
             out = []
             for function, shapes in ((self.apply, self.shapes), (self.apply2, self.shapes2)):
                 leaves = [jax.ShapeDtypeStruct(s, jnp.float64) for s in shapes]
                 try:
                     out.append(jax.make_jaxpr(function)(leaves, x))
                 except (TypeError, ValueError) as error:
-                    raise ValueError(f"the network cannot be applied to an input of shape {shape}: {error}") from error
+                    raise ValueError(f"the network cannot be applied to {_in_words(x)}: {error}") from error
         return out[0], out[1]
+
+
+def _in_64_bits(a):
+    return jax.ShapeDtypeStruct(a.shape, jnp.float64 if jnp.issubdtype(a.dtype, jnp.floating) else a.dtype)
+
+
+def _in_words(example) -> str:
+    shapes = [f"{tuple(a.shape)}" for a in jax.tree.leaves(example)]
+    return f"an input of shape {shapes[0]}" if len(shapes) == 1 else f"inputs of shapes {', '.join(shapes)}"
 
 
 def _names(tree) -> list[str]:
@@ -77,8 +90,58 @@ def _widened(module):
     return out
 
 
-def program_of_module(net, shape) -> Program:
-    """For objects with ``init(key, shape)`` and ``apply(params, x, key=None)`` whose `width` fields may be scaled."""
+def with_width(module, n: int, output: bool = True):
+    """The same network with every `width` set to n; output: but for that of its last layer."""
+    out = copy.copy(module)
+    for field in dataclasses.fields(module):
+        value = getattr(module, field.name)
+        if field.name == "width" and not output:
+            value = n
+        elif isinstance(value, tuple):
+            ends = [output and (field.name != "layers" or i == len(value) - 1) for i in range(len(value))]
+            value = tuple(with_width(v, n, e) if is_module(v) else v for v, e in zip(value, ends, strict=True))
+        elif is_module(value):
+            value = with_width(value, n, output)
+        object.__setattr__(out, field.name, value)
+    return out
+
+
+def is_module(f) -> bool:
+    """Whether it is a module of `nn` or like one: ``init(key, shape)`` and ``apply(params, x)``, not called itself."""
+    return hasattr(f, "init") and hasattr(f, "apply") and dataclasses.is_dataclass(f) and not callable(f)
+
+
+def makes_linen(builder) -> bool:
+    """Whether a builder returns Flax Linen modules."""
+    if "flax.linen" not in sys.modules:
+        return False
+    try:
+        return _is_linen(builder(_SMALL, jax.random.key(0)))
+    except Exception:  # whatever is wrong with it is told when it is called in earnest
+        return False
+
+
+def _is_linen(model) -> bool:
+    return any(c.__module__.startswith("flax.linen") for c in type(model).__mro__)
+
+
+def linen_builder(builder, example) -> Callable:
+    """The builder of callable models, parameters drawn for an example of these shapes."""
+
+    def build(n, key):
+        model = builder(n, key)
+        x = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), example)
+        return jax.tree_util.Partial(model.apply, model.init(key, x))
+
+    return build
+
+
+def program_of_module(net, example) -> Program:
+    """For objects with ``init(key, shape)`` and ``apply(params, x, key=None)`` whose `width` fields may be scaled.
+
+    example: the input's shapes and types; `init` is given its shape, or the tuple or dict of its shapes.
+    """
+    shape = jax.tree.map(lambda a: tuple(a.shape), example)
     nets = [net, _widened(net)]
     key = jax.random.key(0)
     closed, shapes, trees = [], [], []
