@@ -40,8 +40,7 @@ def gap(cov, X: Node, Y: Node, tie: Tie):
     elif isinstance(X, Axes | Take) and type(X) is type(Y):
         out = _moved_gap(cov, X, Y, tie)
     elif isinstance(X, Vec) and isinstance(Y, Vec):
-        same = X.key == Y.key and X.offset == Y.offset and None not in tie and cov.mean(X) is None
-        out = _equal(cov.variance(X)) if same else None
+        out = _vector_gap(cov, X, Y, tie)
     elif isinstance(X, Const) and isinstance(Y, Const):
         a, b = place_x(X.array, tie), place_y(Y.array, tie, len(X.shape))
         size = jnp.abs(a * b)
@@ -51,6 +50,20 @@ def gap(cov, X: Node, Y: Node, tie: Tie):
     if out is None and X is Y:
         out = _same_input_gap(cov, X, tie)
     return None if out is None else jax.lax.stop_gradient(out)
+
+
+def _vector_gap(cov, X, Y, tie):
+    """Entries of one parameter are the same or independent."""
+    from widelimit.fields._parameters import same_entries
+
+    if X.key != Y.key or X.offset != Y.offset or cov.mean(X) is not None or cov.mean(Y) is not None:
+        return None
+    same, v = same_entries(X, Y, tie), jnp.asarray(X.prior.variance)
+    if same is True:
+        return _equal(cov.variance(X)) if None not in tie else None
+    if same is False:
+        return None
+    return v * (1 - same), v * (1 + same), jnp.zeros_like(v * same)
 
 
 def _same_input_gap(cov, X: Node, tie: Tie):

@@ -46,13 +46,22 @@ class Const(Node):
 class Vec(Node):
     """A parameter used as a vector over channels (a bias, a gain): entries independent over its finite axes too.
 
-    key: which parameter; offset: which channel of it is channel 0 here.
+    key: which parameter; offset: which channel of it is channel 0 here.  places: for each finite axis of the parameter
+    the entry used, an array that broadcasts to `shape` (tokens of an embedding, which may be traced); None: the axes
+    are those of the parameter.
     """
 
     gaussian = True
 
-    def __init__(self, key, prior: Prior, shape=(), offset: int = 0):
-        self.key, self.prior, self.shape, self.offset = key, prior, tuple(shape), offset
+    def __init__(self, key, prior: Prior, shape=(), offset: int = 0, places: tuple | None = None):
+        self.key, self.prior, self.shape, self.offset, self.places = key, prior, tuple(shape), offset, places
+
+    def own_places(self) -> tuple:
+        """`places`, also where the axes are those of the parameter."""
+        if self.places is not None:
+            return self.places
+        rank = len(self.shape)
+        return tuple(np.arange(n).reshape([n if j == i else 1 for j in range(rank)]) for i, n in enumerate(self.shape))
 
 
 class Noise(Node):

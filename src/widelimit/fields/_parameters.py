@@ -5,14 +5,26 @@ from __future__ import annotations
 import string
 
 import jax.numpy as jnp
+import numpy as np
 
+from widelimit._precision import is_traced
 from widelimit.fields._errors import UnknownLimitError
 from widelimit.fields._linear import add
-from widelimit.fields._node import Const, Mat, Noise, Windows
+from widelimit.fields._node import Const, Mat, Noise, Vec, Windows
 from widelimit.fields._placing import place_x, place_y, untied
 from widelimit.fields._taking import sum_over_windows
 
-__all__ = ["filters", "identity", "noise_rule", "sum_over_filters", "vector_rule", "weight_rule", "weight_ties"]
+__all__ = [
+    "filters",
+    "identity",
+    "learning_rate",
+    "noise_rule",
+    "same_entries",
+    "sum_over_filters",
+    "vector_rule",
+    "weight_rule",
+    "weight_ties",
+]
 
 
 def _means(cov, kind, X, Y, tie):
@@ -42,22 +54,44 @@ def identity(tie, own_x, own_y, X_shape, nx):
     return delta
 
 
+def same_entries(X: Vec, Y: Vec, tie):
+    """Where X and Y are the same entries of a parameter: an array over the pair of nodes; True, False: everywhere."""
+    nx = len(X.shape)
+    if X.places is None and Y.places is None:
+        delta = identity(tie, range(nx), range(len(Y.shape)), X.shape, nx)
+        return True if delta is None else delta
+    same = True
+    for p, q in zip(X.own_places(), Y.own_places(), strict=True):
+        equal = place_x(p, tie) == place_y(q, tie, nx)
+        if not is_traced(equal):
+            if np.all(equal):
+                continue
+            if not np.any(equal):
+                return False
+        same = equal if same is True else same & equal
+    return same if same is True else same * 1.0
+
+
 def vector_rule(cov, kind, X, Y, tie):
     """``K = sigma^2 delta + mean^2``, ``T = lr delta``, delta: same parameter, same channel, same finite indices."""
     nx = len(X.shape)
     mean = _means(cov, kind, X, Y, tie)
     if X.key != Y.key or X.offset != Y.offset:
         return mean
-    value = X.prior.variance if kind == "K" else X.prior.lr
-    if isinstance(value, float | int) and value == 0:
+    value = X.prior.variance if kind == "K" else learning_rate(X, Y)
+    same = False if isinstance(value, float | int) and value == 0 else same_entries(X, Y, tie)
+    if same is False:
         return mean
-    delta = identity(tie, range(nx), range(len(Y.shape)), X.shape, nx)
-    value = jnp.asarray(value)
-    if delta is None:
+    if same is True:
+        value = jnp.asarray(value)
         value = value.reshape((1,) * (nx + len(untied(tie)))) if not value.ndim else place_x(value, tie)
-    else:
-        value = value * delta
-    return add(value, mean)
+        return add(value, mean)
+    return add(value * same, mean)
+
+
+def learning_rate(X, Y):
+    """Of the parameter that both are of; 0 where either use of it is cut off from training."""
+    return Y.prior.lr if isinstance(Y.prior.lr, float | int) and Y.prior.lr == 0 else X.prior.lr
 
 
 def noise_rule(cov, kind, X, Y, tie):
@@ -114,7 +148,7 @@ def weight_rule(cov, kind, X, Y, tie):
         return None
     same_rows = X.rows == Y.rows
     K_in = _contract(cov, "K" if same_rows else "means", X, Y, tie)
-    variance, lr = X.prior.variance, X.prior.lr
+    variance, lr = X.prior.variance, learning_rate(X, Y)
     if kind == "K":
         total = None if K_in is None else (variance * overlap) * K_in
     else:

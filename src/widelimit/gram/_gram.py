@@ -80,7 +80,7 @@ def _check_kernel(where, k):
 
 
 def _checked(where, k, **inputs):
-    """The inputs as arrays of numbers (integers stay integers for a kernel that keeps them), and whether NumPy is wanted."""
+    """The inputs as arrays of numbers, integers as they are if the kernel keeps them, and whether NumPy is wanted."""
     to_numpy = not holds_jax(*inputs.values())
     out = {}
     for name, x in inputs.items():

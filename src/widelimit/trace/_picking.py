@@ -7,8 +7,8 @@ import dataclasses
 import jax.numpy as jnp
 import numpy as np
 
-from widelimit._precision import is_traced
-from widelimit.fields import Const, Ew, Node, Sum, Take, has_parameters, is_number
+from widelimit._precision import at_once, is_traced
+from widelimit.fields import Axes, Const, Ew, Frozen, Node, Split, Sum, Take, Vec, has_parameters, is_number
 from widelimit.trace._contraction import permuted, without_axis
 from widelimit.trace._interpreter import rule
 from widelimit.trace._shape import finite_index
@@ -100,9 +100,21 @@ def _dynamic_slice(interpreter, equation, values):
             continue
         if not isinstance(index, Det):
             raise equation.refuse("the index is random.")
+        if is_traced(index.array):
+            value = _moving_slice(equation, value, axis, index.array, size)
+            continue
         start = int(np.clip(int(index.array), 0, equation.in_shapes[0][0][axis] - size))
         value = cut(interpreter, equation, value, axis, start, start + size, 1, equation.wide_in(0)[axis])
     return value
+
+
+def _moving_slice(equation, value, axis, start, size):
+    """`size` entries from a place that depends on the input on."""
+    value = as_field(value) if isinstance(value, Weight) else value
+    if not isinstance(value, Field) or axis == value.wide_axis:
+        raise equation.refuse("the place of a slice of a constant, or of channels, depends on the input.")
+    start = jnp.clip(start, 0, equation.in_shapes[0][0][axis] - size)
+    return _at(equation, value, axis, start + jnp.arange(size))
 
 
 @rule("rev")
@@ -151,28 +163,88 @@ def _padded(node, axis, place, fill, equation):
 
 @rule("gather")
 def _gather(interpreter, equation, values):
-    """Positions along one axis by indices that are known: ``x[i]``, ``x[[2, 0, 1]]``."""
+    """Positions along one axis: ``x[i]``, ``x[[2, 0, 1]]``; of a parameter, also by indices from the input (tokens)."""
     value, indices = values
     dims, sizes = equation.params["dimension_numbers"], equation.params["slice_sizes"]
     value = as_field(value) if isinstance(value, Weight) else value
     shape = equation.in_shapes[0][0]
-    if not isinstance(value, Field) or not isinstance(indices, Det) or is_traced(indices.array):
-        raise equation.refuse("the indices depend on the input, or the values are constants with a wide axis.")
-    axes = dims.start_index_map
+    if not isinstance(value, Field) or not isinstance(indices, Det):
+        raise equation.refuse("the indices are random, or the values are constants with a wide axis.")
+    # an axis taken whole starts at its start, whatever the index
+    axes = [a for a in dims.start_index_map if (sizes[a], equation.params2["slice_sizes"][a]) != _both(equation, a)]
     if len(axes) != 1 or getattr(dims, "operand_batching_dims", ()) or axes[0] == value.wide_axis:
         raise equation.refuse("only one axis of positions can be indexed at a time.")
     axis = axes[0]
-    if any(n != shape[a] for a, n in enumerate(sizes) if a != axis) or tuple(dims.collapsed_slice_dims) != axes:
-        raise equation.refuse("only whole positions along one axis can be picked.")
-    at = np.asarray(indices.array)[..., 0]
-    if at.ndim > 1:
-        raise equation.refuse("only a position or a list of positions can be picked.")
-    at = np.clip(at, 0, shape[axis] - 1)
-    index = finite_index(value, axis)
-    picked = value.map(lambda x: taken(x, index, np.atleast_1d(at)))
-    if at.ndim == 0:
-        return without_axis(picked, index, axis)
-    batch = next(i for i in range(len(shape)) if i not in dims.offset_dims)
-    order = [a for a in range(len(shape)) if a != axis]
-    order.insert(batch, axis)
-    return permuted(picked, order)
+    collapsed = tuple(dims.collapsed_slice_dims)
+    if (
+        any(n != shape[a] for a, n in enumerate(sizes) if a != axis)
+        or sizes[axis] != 1
+        or collapsed not in ((axis,), ())
+    ):
+        raise equation.refuse("only single positions along one axis can be picked.")
+    at = indices.array[..., list(dims.start_index_map).index(axis)]
+    with at_once(at):
+        at = jnp.clip(jnp.asarray(at), 0, shape[axis] - 1)
+    picked = _at(equation, value, axis, at)
+    # axes now: the operand's, those of the indices in place of the one picked from
+    kept = iter([a if a < axis else a + at.ndim - 1 for a in range(len(shape)) if a != axis])
+    new = iter(range(axis, axis + at.ndim))
+    single = None if collapsed else dims.offset_dims[axis]  # an axis of size 1 that is left of the one picked from
+    rank = len(shape) - 1 + at.ndim + (single is not None)
+    out = permuted(picked, [next(kept) if i in dims.offset_dims else next(new) for i in range(rank) if i != single])
+    return out if single is None else _with_axis(out, single)
+
+
+def _both(equation, axis: int) -> tuple[int, int]:
+    return equation.in_shapes[0][0][axis], equation.in_shapes[0][1][axis]
+
+
+def _with_axis(field, position: int):
+    """A new axis of size 1 of the array."""
+    wide = field.wide_axis
+    at = position - (wide is not None and position > wide)
+
+    def put(x):
+        source = list(range(len(x.shape)))
+        return Axes(x, (*source[:at], None, *source[at:]), (*x.shape[:at], 1, *x.shape[at:]))
+
+    return Field(field.map(put).blocks, wide if wide is None or wide < position else wide + 1)
+
+
+def _at(equation, field, axis: int, at):
+    """The field at indices along one axis, whose place the axes of `at` take."""
+    index = finite_index(field, axis)
+    if not is_traced(at):
+        flat = field.map(lambda x: taken(x, index, np.asarray(at).ravel()))
+        if at.ndim == 0:
+            return without_axis(flat, index, axis)
+        out = flat if at.ndim == 1 else flat.map(lambda x: Split(x, index, at.shape))
+    else:
+        out = field.map(lambda x: _entries(equation, x, index, at))
+    wide = field.wide_axis
+    return Field(out.blocks, wide if wide is None or wide < axis else wide + at.ndim - 1)
+
+
+def _entries(equation, node, axis: int, at):
+    """A parameter's entries at indices that depend on the input (tokens): the node itself, read at other places."""
+    if isinstance(node, Ew) and not has_parameters(node.expression):
+        return Ew(node.expression, _entries(equation, node.leaf, axis, at))
+    if isinstance(node, Frozen):
+        return Frozen(_entries(equation, node.child, axis, at))
+    if isinstance(node, Sum) and all(jnp.ndim(c) == 0 for c, _ in node.terms):
+        return Sum([(c, _entries(equation, x, axis, at)) for c, x in node.terms])
+    if isinstance(node, Const):
+        return Const(jnp.take(node.array, at, axis=axis))
+    if not isinstance(node, Vec):
+        raise equation.refuse(
+            "positions of a field are picked by indices that depend on the input.",
+            "Remedy: pick rows of the parameter (embedding[tokens]) before anything else is done with it.",
+        )
+    places = []
+    for p in node.own_places():
+        if p.shape[axis] == 1:
+            places.append(p.reshape(*p.shape[:axis], *(1,) * at.ndim, *p.shape[axis + 1 :]))
+        else:
+            places.append(jnp.take(jnp.asarray(p), at, axis=axis))
+    shape = (*node.shape[:axis], *at.shape, *node.shape[axis + 1 :])
+    return Vec(node.key, node.prior, shape, node.offset, tuple(places))

@@ -15,10 +15,11 @@ __all__ = ["Uses", "mean_shift", "reaction"]
 @dataclasses.dataclass
 class Uses:
     """vector: whether the parameter was used as a vector over channels; matrices: its contractions, in order; splits:
-    which of its axes were seen as several.
+    which of its axes were seen as several; parts: the ranges along its axes that were contracted.
     """
 
     vector: bool = False
+    parts: list[list[tuple[int, int]]] = dataclasses.field(default_factory=list)
     splits: tuple | None = None
     matrices: list[tuple[tuple[int, ...], Mat]] = dataclasses.field(default_factory=list)
 
@@ -30,6 +31,19 @@ class Uses:
                 "one shape throughout."
             )
         self.splits = splits
+
+    def took(self, part: list[tuple[int, int]], wide: tuple[bool, ...]) -> None:
+        """Note a part that is contracted, which must be one taken before, or share no position with those."""
+        part = [(0, 0) if w else p for p, w in zip(part, wide, strict=True)]
+        for other in self.parts:
+            apart = any(a[1] <= b[0] or b[1] <= a[0] for a, b, w in zip(part, other, wide, strict=True) if not w)
+            if other != part and not apart:
+                raise UnknownLimitError(
+                    "parts of one parameter that overlap are contracted, W[:2] and W[1:], whose common entries are not "
+                    "followed. Remedy: contract the whole parameter and take parts of the result."
+                )
+        if part not in self.parts:
+            self.parts.append(part)
 
 
 def reaction(interpreter, equation, weight, direction: tuple[int, ...], node: Mat) -> list[tuple[Any, Node]]:

@@ -7,6 +7,7 @@ import itertools
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 
 from widelimit.fields import (
     Axes,
@@ -88,6 +89,7 @@ class Weight:
             for a in range(len(self.full))
             if not self.wide[a] and (self.start[a], self.size[a]) != (0, self.full[a])
         )
+        self.uses.took([(a, a + n) for a, n in zip(self.start, self.size, strict=True)], self.wide)
         return (self.key, part, self.splits)
 
 
@@ -126,7 +128,7 @@ def shifted(node: Node, by: int) -> Node:
     if by == 0 or isinstance(node, Const):
         return node
     if isinstance(node, Vec):
-        return Vec(node.key, node.prior, node.shape, node.offset + by)
+        return Vec(node.key, node.prior, node.shape, node.offset + by, node.places)
     if isinstance(node, Noise):
         return Noise(node.key, node.first, node.second, node.shape, node.offset + by)
     if isinstance(node, Mat):
@@ -206,6 +208,20 @@ def _is_fixed(prior: Prior) -> bool:
     return all(isinstance(v, float | int) for v in prior) and prior.variance == 0 and prior.lr == 0
 
 
+def _places(weight: Weight) -> tuple | None:
+    """Which entries along the parameter's finite axes; None: all of each."""
+    finite = [a for a in range(len(weight.full)) if not weight.wide[a]]
+    present = [a for a in finite if a in weight.axes]
+    if present == finite and all((weight.start[a], weight.size[a]) == (0, weight.full[a]) for a in finite):
+        return None
+    out = []
+    for a in finite:
+        shape = [weight.size[b] if b == a else 1 for b in present]
+        entries = np.arange(weight.start[a], weight.start[a] + weight.size[a])
+        out.append(entries.reshape(shape) if a in present else entries[0].reshape(shape))
+    return tuple(out)
+
+
 def as_field(weight: Weight) -> Field:
     """A parameter used as a vector over channels (bias, gain, embedding row)."""
     _check_vector(weight)
@@ -214,7 +230,8 @@ def as_field(weight: Weight) -> Field:
     finite = sorted(a for a in own if not weight.wide[a])
     offset = weight.start[wide[0]] if wide else 0
     sizes = tuple(weight.size[a] for a in finite)
-    node: Node = Vec(weight.taken_key(), weight.prior, sizes, offset)
+    weight.uses.seen(weight.splits)
+    node: Node = Vec((weight.key, weight.splits), weight.prior, sizes, offset, _places(weight))
     if _is_fixed(weight.prior):  # a gain of ones, zeros of a bias, that are not trained
         node = Const(jnp.full(sizes, weight.prior.mean))
     wide_axis = weight.axes.index(wide[0]) if wide else None
