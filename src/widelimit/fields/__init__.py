@@ -28,6 +28,7 @@ from widelimit.fields._node import (
     Frozen,
     Joint,
     Linear,
+    Loop,
     Mat,
     Merge,
     Node,
@@ -35,18 +36,20 @@ from widelimit.fields._node import (
     Prior,
     Prod,
     Split,
+    State,
     Sum,
     Take,
     Vec,
     Window,
     Windows,
 )
+from widelimit.fields._recurrence import Given, Recurrence, direct_sources
 from widelimit.fields._sensitivity import is_elementwise, sensitivity
 
 __all__ = [
-    "Apply", "Axes", "Const", "Covariance", "DEFAULT_POINTS", "Derivative", "Ew", "Frozen", "Joint", "Linear",
-    "Literal", "Mat", "Merge", "Node", "Noise", "Parameter", "Prior", "Prod", "Split", "Sum", "Take",
-    "UnknownLimitError", "Variable", "Vec", "Window", "Windows", "affine", "applied", "combined",
-    "constant_expression", "dual_of", "expanded", "has_parameters", "is_elementwise", "is_number", "sensitivity",
-    "substitute",
+    "Apply", "Axes", "Const", "Covariance", "DEFAULT_POINTS", "Derivative", "Ew", "Frozen", "Given", "Joint", "Linear",
+    "Literal", "Loop", "Mat", "Merge", "Node", "Noise", "Parameter", "Prior", "Prod", "Recurrence", "Split", "State",
+    "Sum", "Take", "UnknownLimitError", "Variable", "Vec", "Window", "Windows", "affine", "applied", "combined",
+    "constant_expression", "direct_sources", "dual_of", "expanded", "has_parameters", "is_elementwise", "is_number",
+    "sensitivity", "substitute",
 ]  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 
 __all__ = ["Approximations"]
@@ -20,6 +21,13 @@ class Approximations:
     def note(self, what: str, figure: str, errors: Callable[[], Errors]) -> None:
         """Add one; figure: what the errors are, such as "relative error at most"."""
         self._notes.setdefault((what, figure), []).append(errors)
+
+    def worst(self) -> dict[tuple[str, str], jax.Array]:
+        """The largest error of each kind, as an array (inside a loop it is a result of the loop)."""
+        return {
+            kind: jnp.max(jnp.stack([jnp.max(jnp.asarray(e)) for thunk in errors for e in thunk()]))
+            for kind, errors in self._notes.items()
+        }
 
     def lines(self) -> list[str]:
         """One line for each kind of approximation, with the worst of its errors."""

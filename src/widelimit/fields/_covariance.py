@@ -5,7 +5,17 @@ from __future__ import annotations
 import jax.numpy as jnp
 
 from widelimit.duals import DEFAULT_POINTS
-from widelimit.fields import _composition, _gap, _joint, _linear, _nonlinearity, _parameters, _product, _taking
+from widelimit.fields import (
+    _composition,
+    _gap,
+    _joint,
+    _linear,
+    _nonlinearity,
+    _parameters,
+    _product,
+    _recurrence,
+    _taking,
+)
 from widelimit.fields._approximations import Approximations
 from widelimit.fields._node import (
     Axes,
@@ -14,12 +24,14 @@ from widelimit.fields._node import (
     Frozen,
     Joint,
     Linear,
+    Loop,
     Mat,
     Merge,
     Node,
     Noise,
     Prod,
     Split,
+    State,
     Sum,
     Take,
     Vec,
@@ -45,6 +57,8 @@ class Covariance:
         self._alive: list = []
         self.approximate = Approximations()
         self.noises: dict = {}  # masks by the random key that draws them
+        self.given: _recurrence.Given | None = None  # moments of what one step of a loop sees
+        self.loops: dict = {}  # tables over times
 
     def K(self, X: Node, Y: Node, tie: Tie | None = None):
         """Raw second moment ``E[X Y]``."""
@@ -100,6 +114,16 @@ class Covariance:
         """X as one function of all the Gaussian fields in it, where it is one."""
         return self._remember("joint", X, X, ())
 
+    def inside(self, given) -> Covariance:
+        """A Covariance for one step of a loop, which knows the moments of what the step sees."""
+        inner = Covariance(self.points)
+        inner.given = given
+        return inner
+
+    def keep(self, thing) -> None:
+        """Hold on to something whose identity is a key of a memo."""
+        self._alive.append(thing)
+
     def pair(self, kind: str, X: Node, Y: Node, tie: Tie):
         """K or T by name."""
         return self._remember(kind, X, Y, tie)
@@ -113,10 +137,7 @@ _TAKING = (Take, Windows, Merge, Split)
 def _pair(cov, kind, X, Y, tie):
     nx = len(X.shape)
     if isinstance(X, Const) or isinstance(Y, Const):
-        if kind == "T":
-            return None
-        mx, my = cov.mean(X), cov.mean(Y)
-        return None if mx is None or my is None else place_x(mx, tie) * place_y(my, tie, nx)
+        return None if kind == "T" else _means_product(cov, X, Y, tie)
     X, Y = _merged(cov, X, Y)
     if isinstance(X, _LINEAR) and (not isinstance(Y, _LINEAR) or height(X) > height(Y)):
         # the higher is taken apart first: the cost of a residual stream stays linear in its depth
@@ -125,10 +146,15 @@ def _pair(cov, kind, X, Y, tie):
         return _linear.sum_rule(cov, kind, X, Y, tie)
     if isinstance(Y, _UNARY):
         return _linear.unary_rule(cov, kind, X, Y, tie)
+    if isinstance(X, State) and isinstance(Y, State):
+        found = _recurrence.given_pair(cov, kind, X, Y, tie)
+        return _means_product(cov, X, Y, tie) if found is None and kind == "K" else found
     if isinstance(Y, _TAKING):
         return _taking.taking_rule(cov, kind, X, Y, tie)
     if isinstance(X, _TAKING):
         return swap(cov.pair(kind, Y, X, inverse(tie, nx)), tie, nx)
+    if isinstance(X, Loop) or isinstance(Y, Loop):
+        return _recurrence.loop_rule(cov, kind, X, Y, tie)
     if isinstance(X, Prod) or isinstance(Y, Prod):
         return _product.product_rule(cov, kind, X, Y, tie)
     if isinstance(X, Noise) or isinstance(Y, Noise):
@@ -149,10 +175,12 @@ def _pair(cov, kind, X, Y, tie):
         return _parameters.vector_rule(cov, kind, X, Y, tie)
     if isinstance(X, Mat) and isinstance(Y, Mat):
         return _parameters.weight_rule(cov, kind, X, Y, tie)
-    if kind == "T":
-        return None
+    return None if kind == "T" else _means_product(cov, X, Y, tie)
+
+
+def _means_product(cov, X, Y, tie):
     mx, my = cov.mean(X), cov.mean(Y)
-    return None if mx is None or my is None else place_x(mx, tie) * place_y(my, tie, nx)
+    return None if mx is None or my is None else place_x(mx, tie) * place_y(my, tie, len(X.shape))
 
 
 def _merged(cov, X, Y):
@@ -181,6 +209,10 @@ def _mean(cov, X):
         return jnp.asarray(X.first)
     if isinstance(X, Mat):
         return None
+    if isinstance(X, State):
+        return None if X.gaussian else cov.given.means[X.side, X.name]
+    if isinstance(X, Loop):
+        return None if X.gaussian else _recurrence.mean_of_loop(cov, X)
     if isinstance(X, Sum):
         return _linear.mean_of_sum(cov, X)
     if isinstance(X, _UNARY):

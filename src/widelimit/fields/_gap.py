@@ -19,8 +19,9 @@ from widelimit.duals import Pair
 from widelimit.fields._angle import vector_gap
 from widelimit.fields._expression import dual_of, has_parameters
 from widelimit.fields._linear import moved
-from widelimit.fields._node import Axes, Const, Ew, Joint, Mat, Node, Prod, Sum, Take, Vec, Windows
+from widelimit.fields._node import Axes, Const, Ew, Joint, Loop, Mat, Node, Prod, State, Sum, Take, Vec, Windows
 from widelimit.fields._placing import Tie, full_tie, inverse, place_x, place_y, untied
+from widelimit.fields._recurrence import given_pair, loop_rule
 from widelimit.fields._taking import picked, picked_along
 
 __all__ = ["gap"]
@@ -31,6 +32,8 @@ def gap(cov, X: Node, Y: Node, tie: Tie):
     if X is Y and tie == full_tie(X):
         return _equal(jax.lax.stop_gradient(cov.variance(X)))
     X, Y = _one_function(cov, X), _one_function(cov, Y)
+    if isinstance(X, State) and isinstance(Y, State):
+        return given_pair(cov, "gap", X, Y, tie)
     if isinstance(X, Sum) or isinstance(Y, Sum):
         out = _sum_gap(cov, X, Y, tie)
     elif isinstance(X, Mat) and isinstance(Y, Mat):
@@ -39,6 +42,8 @@ def gap(cov, X: Node, Y: Node, tie: Tie):
         out = _nonlinearity_gap(cov, X, Y, tie)
     elif isinstance(X, Axes | Take) and type(X) is type(Y):
         out = _moved_gap(cov, X, Y, tie)
+    elif isinstance(X, Loop) and isinstance(Y, Loop):
+        out = loop_rule(cov, "gap", X, Y, tie)
     elif isinstance(X, Vec) and isinstance(Y, Vec):
         out = _vector_gap(cov, X, Y, tie)
     elif isinstance(X, Const) and isinstance(Y, Const):

@@ -13,8 +13,8 @@ import jax
 import numpy as np
 
 __all__ = [
-    "Axes", "Const", "Ew", "Frozen", "Joint", "Linear", "Mat", "Merge", "Node", "Noise", "Prior", "Prod", "Split",
-    "Sum", "Take", "Vec", "Window", "Windows", "height",
+    "Axes", "Const", "Ew", "Frozen", "Joint", "Linear", "Loop", "Mat", "Merge", "Node", "Noise", "Prior", "Prod",
+    "Split", "State", "Sum", "Take", "Vec", "Window", "Windows", "height",
 ]  # fmt: skip
 
 
@@ -228,3 +228,23 @@ class Prod(Node):
 
     def __init__(self, factors: list[Node]):
         self.factors, self.shape = factors, factors[0].shape
+
+
+class State(Node):
+    """Inside one step of a loop: a value from outside the step, of which only the moments are known.
+
+    side: 0 or 1, of which input; name: ("carried", i), what the step before it left, or ("outer", i), a field that was
+    there before the loop (at this step, if it is taken apart along time).
+    """
+
+    def __init__(self, side: int, name: tuple[str, int], shape, gaussian: bool):
+        self.side, self.name, self.shape, self.gaussian = side, name, tuple(shape), gaussian
+
+
+class Loop(Node):
+    """An output of a loop: over time on a first axis, or (`last`) after the last step."""
+
+    def __init__(self, recurrence, index: int, last: bool):
+        self.recurrence, self.index, self.last = recurrence, index, last
+        shape, self.gaussian = recurrence.outputs[index]
+        self.shape = tuple(shape) if last else (recurrence.length, *shape)

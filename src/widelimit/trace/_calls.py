@@ -1,4 +1,4 @@
-"""Primitives that hold another program: inlined; loops unrolled."""
+"""Primitives that hold another program: inlined."""
 
 from __future__ import annotations
 
@@ -8,12 +8,10 @@ import numpy as np
 from jax.extend import core as jex_core
 
 from widelimit._precision import enable_x64, is_traced
-from widelimit.trace._interpreter import Equation, rule
-from widelimit.trace._picking import cut
-from widelimit.trace._shape import _reshape, stacked
+from widelimit.trace._interpreter import rule
 from widelimit.trace._values import Det, Field
 
-__all__ = ["inner_program", "loop_sizes"]
+__all__ = ["inner_program"]
 
 
 def inner_program(params):
@@ -84,55 +82,3 @@ def _bernoulli(interpreter, equation, values):
             "Remedy: jax.random.split the key.",
         )
     return [Field(((node, n),), axis)]
-
-
-def loop_sizes(params) -> tuple[int, int]:
-    """How many constants and carried values a `scan` has."""
-    if "num_carry" in params:
-        return params["num_consts"], params["num_carry"]
-    constants, carried, _ = (len(list(part)) for part in params["ft_in"].elts)  # since JAX 0.12
-    return constants, carried
-
-
-@rule("scan")
-def _scan(interpreter, equation, values):
-    p, p2 = equation.params, equation.params2
-    (constants, carried), length = loop_sizes(p), p["length"]
-    if length != p2["length"]:
-        raise equation.refuse("the number of steps of the loop depends on the width.")
-    jaxpr, consts = inner_program(p)  # type: ignore[misc]
-    jaxpr2, _ = inner_program(p2)  # type: ignore[misc]
-    consts = [Det(interpreter.cast(c)) for c in consts]
-    fixed, carry, xs = (
-        values[:constants],
-        values[constants : constants + carried],
-        values[constants + carried :],
-    )
-    stacks: list[list] = []
-    steps = range(length - 1, -1, -1) if p["reverse"] else range(length)
-    for t in steps:
-        pieces = [_at(interpreter, equation, v, constants + carried + i, t) for i, v in enumerate(xs)]
-        outs = interpreter.run(jaxpr, jaxpr2, consts, [*fixed, *carry, *pieces])
-        carry = outs[:carried]
-        stacks.append(outs[carried:])
-    if p["reverse"]:
-        stacks.reverse()
-    ys = [
-        stacked(interpreter, equation, [s[i] for s in stacks], 0, equation.out_shapes[carried + i])
-        for i in range(len(equation.out_shapes) - carried)
-    ]
-    return [*carry, *ys]
-
-
-_scan.structural = True  # type: ignore[attr-defined]
-
-
-def _at(interpreter, equation, value, i, t):
-    """Entry t along axis 0."""
-    shapes = equation.in_shapes[i]
-    if isinstance(value, Det):
-        return Det(value.array[t])
-    piece = cut(interpreter, equation, value, 0, t, t + 1, 1, False)
-    after = tuple((1, *s[1:]) for s in shapes), tuple(s[1:] for s in shapes)
-    step = Equation("squeeze", None, {}, {}, [after[0]], [after[1]], equation.source)  # type: ignore[list-item]
-    return _reshape(interpreter, step, [piece])

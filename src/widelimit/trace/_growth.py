@@ -18,8 +18,9 @@ from jax.extend import core as jex_core
 
 from widelimit._precision import is_traced
 from widelimit.fields import UnknownLimitError
-from widelimit.trace._calls import inner_program, loop_sizes
+from widelimit.trace._calls import inner_program
 from widelimit.trace._interpreter import Equation, paired_equation
+from widelimit.trace._loops import loop_sizes
 
 __all__ = ["check_growth", "growth_lines"]
 

@@ -14,7 +14,16 @@ import numpy as np
 from widelimit._examples import as_example, described, holds_jax, in_double, in_one_precision, signature
 from widelimit._precision import enable_x64
 from widelimit.fields import Covariance, UnknownLimitError
-from widelimit.trace import _calls, _contraction, _convolution, _elementwise, _picking, _reduction, _shape
+from widelimit.trace import (
+    _calls,
+    _contraction,
+    _convolution,
+    _elementwise,
+    _loops,
+    _picking,
+    _reduction,
+    _shape,
+)
 from widelimit.trace._growth import check_growth, growth_lines
 from widelimit.trace._interpreter import Interpreter
 from widelimit.trace._outputs import over_outputs
@@ -29,6 +38,7 @@ _RULE_FILES = (
     _contraction,
     _convolution,
     _elementwise,
+    _loops,
     _picking,
     _reduction,
     _shape,

@@ -15,10 +15,12 @@ __all__ = ["Uses", "mean_shift", "reaction"]
 @dataclasses.dataclass
 class Uses:
     """vector: whether the parameter was used as a vector over channels; matrices: its contractions, in order; splits:
-    which of its axes were seen as several; parts: the ranges along its axes that were contracted.
+    which of its axes were seen as several; parts: the ranges along its axes that were contracted;
+    rolled: directions in which loops over time contract it.
     """
 
     vector: bool = False
+    rolled: set = dataclasses.field(default_factory=set)
     parts: list[list[tuple[int, int]]] = dataclasses.field(default_factory=list)
     splits: tuple | None = None
     matrices: list[tuple[tuple[int, ...], Mat]] = dataclasses.field(default_factory=list)
@@ -54,6 +56,8 @@ def reaction(interpreter, equation, weight, direction: tuple[int, ...], node: Ma
     direction is none.
     """
     terms: list[tuple[Any, Node]] = []
+    if any(d != direction for d in weight.uses.rolled) and not isinstance(node.child, Const):
+        raise equation.refuse("a parameter of a loop over time is used in the other direction (W.T) after it.")
     for other, earlier in weight.uses.matrices:
         if other == direction or isinstance(node.child, Const):
             continue
