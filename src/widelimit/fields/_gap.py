@@ -135,7 +135,7 @@ def _sum_gap(cov, X, Y, tie):
     if len(edges) == 1:
         return edges[0]
     for i, (_, x) in enumerate(first):
-        if any(not _independent(cov, x, y) for j, (_, y) in enumerate(second) if j != i):
+        if any(not _independent(cov, x, y, tie) for j, (_, y) in enumerate(second) if j != i):
             return None
     v1, v2 = place_x(cov.variance(X), tie), place_y(cov.variance(Y), tie, nx)
     means = []
@@ -168,18 +168,17 @@ def _added(edges, sizes, v1, v2, means):
     return jnp.maximum(s * m / 2, 0), jnp.maximum(s * p / 2, 0), R
 
 
-def _independent(cov, x, y) -> bool:
+def _independent(cov, x, y, tie) -> bool:
+    """At the pairs of positions that are asked for, and at equal ones (of which the variances are made)."""
     from widelimit.fields._product import _sources
 
     if isinstance(x, Prod) or isinstance(y, Prod):
         return False
-    return not (_sources(x) & _sources(y)) or _leaf_covariance(cov, x, y) is None
-
-
-def _leaf_covariance(cov, x, y):
+    if not _sources(x) & _sources(y):
+        return True
     u = x.leaf if isinstance(x, Ew) else x
     v = y.leaf if isinstance(y, Ew) else y
-    return cov.K(u, v, full_tie(u))
+    return cov.K(u, v, tie) is None and cov.K(u, v, full_tie(u)) is None
 
 
 def _weight_gap(cov, X, Y, tie):
@@ -297,15 +296,15 @@ def _moved_gap(cov, X, Y, tie):
         edges = cov.gap(X.child, Y.child, inner)
         if edges is None:
             return None
-        out = [picked(e, X) for e in edges]
+        out = [picked(e, X) if jnp.ndim(e) else e for e in edges]
         if tie[Y.axis] is not None:
             return tuple(out)
         position = nx + untied(tie).index(Y.axis)
-        return tuple(picked_along(e, position, Y) for e in out)
+        return tuple(picked_along(e, position, Y) if jnp.ndim(e) else e for e in out)
     if X.source != Y.source or tie != full_tie(X) or X.shape != Y.shape or X.child.shape != Y.child.shape:
         return None
     edges = cov.gap(X.child, Y.child, full_tie(X.child))
-    return None if edges is None else tuple(moved(e, X) for e in edges)
+    return None if edges is None else tuple(moved(e, X) if jnp.ndim(e) else e for e in edges)
 
 
 def _nonlinearity_gap(cov, X, Y, tie):

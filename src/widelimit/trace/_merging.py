@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from widelimit.fields import (
     Apply,
+    Axes,
     Const,
     Ew,
     Joint,
     Literal,
+    Loop,
+    Mat,
+    Merge,
     Node,
     Prod,
+    Split,
     Sum,
+    Take,
     Variable,
     affine,
     applied,
@@ -22,6 +30,8 @@ from widelimit.fields import (
     has_parameters,
     substitute,
 )
+from widelimit.trace._picking import taken
+from widelimit.trace._values import rebuilt
 
 __all__ = ["function_of", "multiply_nodes"]
 
@@ -70,8 +80,31 @@ def _affine_chain(node: Node):
     return out
 
 
+def _written_out(node: Node) -> Node:
+    """What loops leave that is not Gaussian, as the functions that it is: those can be composed with others."""
+    if not _holds_loop(node):
+        return node
+
+    def leaf(x: Node) -> Node:
+        return x.recurrence.unrolled(x.index, x.last) if isinstance(x, Loop) and not x.gaussian else x
+
+    return rebuilt(node, leaf)
+
+
+def _holds_loop(node: Node) -> bool:
+    if isinstance(node, Loop):
+        return not node.gaussian
+    parts = [n for _, n in node.terms] if isinstance(node, Sum) else getattr(node, "factors", [])
+    parts = [*parts, *(p for p in (getattr(node, "child", None),) if p is not None and not isinstance(node, Mat))]
+    return any(map(_holds_loop, parts))
+
+
 def function_of(primitive, params: tuple, nodes: list[Node]) -> Node | None:
     """A primitive applied to fields and constants: of one Gaussian field where possible, else of several; or None."""
+    nodes = [_settled(_written_out(node)) for node in nodes]
+    pieces = next((p for p in map(_pieces, nodes) if p is not None), None)
+    if pieces is not None:
+        return _piecewise(primitive, params, nodes, *pieces)
     found = _common(nodes)
     if found:
         root, expressions = found[0]
@@ -79,6 +112,67 @@ def function_of(primitive, params: tuple, nodes: list[Node]) -> Node | None:
     leaves: list[Node] = []
     expressions = [expanded(node, leaves) for node in nodes]
     return None if None in expressions else Joint(Apply(primitive, params, tuple(expressions)), leaves)
+
+
+def _settled(node: Node) -> Node:
+    """Positions moved about before functions are applied, not after: elementwise functions do not mind."""
+    if not isinstance(node, Axes | Take | Merge | Split) or node.gaussian:
+        return node
+    if isinstance(node, Take) and np.min(node.index, initial=0) < 0:
+        return node
+
+    def move(x: Node) -> Node:
+        if isinstance(node, Axes):
+            return _settled(Axes(x, node.source, node.shape))
+        if isinstance(node, Take):
+            return _settled(Take(x, node.axis, node.index))
+        return _settled(Merge(x, node.axis, node.count) if isinstance(node, Merge) else Split(x, node.axis, node.sizes))
+
+    child = _settled(node.child)
+    if isinstance(child, Ew) and not has_parameters(child.expression):
+        return Ew(child.expression, move(child.leaf))
+    if isinstance(child, Joint) and not has_parameters(child.expression):
+        return Joint(child.expression, [move(u) for u in child.leaves])
+    if isinstance(child, Sum) and all(jnp.ndim(c) == 0 for c, _ in child.terms):
+        return Sum([(c, move(x)) for c, x in child.terms])
+    return Prod([move(x) for x in child.factors]) if isinstance(child, Prod) else node
+
+
+def _pieces(node: Node) -> tuple[int, list[np.ndarray]] | None:
+    """(axis, places of each piece) of fields that are not Gaussian put beside each other along an axis."""
+    if not isinstance(node, Sum) or node.gaussian or len(node.terms) < 2:
+        return None
+    terms = [x for c, x in node.terms if isinstance(c, float) and c == 1.0 and isinstance(x, Take)]
+    if len(terms) < len(node.terms) or len({x.axis for x in terms}) > 1:
+        return None
+    filled = np.stack([x.index >= 0 for x in terms])
+    return (terms[0].axis, [np.flatnonzero(row) for row in filled]) if np.all(filled.sum(0) == 1) else None
+
+
+def _piecewise(primitive, params, nodes, axis: int, places: list[np.ndarray]) -> Node | None:
+    """A function applied to each piece, and the images put beside each other."""
+    size, terms = sum(map(len, places)), []
+    for at in places:
+        image = function_of(primitive, params, [_piece(node, axis, at) for node in nodes])
+        if image is None:
+            return None
+        back = np.full(size, -1)
+        back[at] = np.arange(len(at))
+        terms.append((1.0, Take(image, axis, back)))
+    return Sum(terms)
+
+
+def _piece(node: Node, axis: int, at: np.ndarray) -> Node:
+    if isinstance(node, Const):
+        array = node.array
+        varies = jnp.ndim(array) == len(node.shape) and array.shape[axis] > 1
+        return Const(jnp.take(array, at, axis=axis)) if varies else node
+    found = _pieces(node)
+    if found is not None and found[0] == axis:
+        for _, x in node.terms:  # type: ignore[attr-defined]
+            if np.all(x.index[at] >= 0):
+                return taken(x.child, axis, x.index[at])
+    return taken(node, axis, at)
 
 
 def _common(nodes: list[Node]):
@@ -118,6 +212,7 @@ def multiply_nodes(a: Node, b: Node) -> Node:
     for x, y in ((a, b), (b, a)):
         if isinstance(x, Const):
             return Sum([(x.array, y)])
+    a, b = _settled(_written_out(a)), _settled(_written_out(b))
     found = _common([a, b])
     sums = any(isinstance(x, Sum) and not x.gaussian for x in (a, b))
     if found and not (sums and any(map(has_parameters, found[0][1]))):  # those are multiplied out: closed forms stay

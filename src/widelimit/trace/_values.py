@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
@@ -16,6 +17,7 @@ from widelimit.fields import (
     Frozen,
     Joint,
     Linear,
+    Loop,
     Mat,
     Merge,
     Node,
@@ -23,6 +25,7 @@ from widelimit.fields import (
     Prior,
     Prod,
     Split,
+    State,
     Sum,
     Take,
     UnknownLimitError,
@@ -31,7 +34,7 @@ from widelimit.fields import (
 )
 from widelimit.trace._uses import Uses
 
-__all__ = ["BOTH_USES", "Det", "Field", "Flat", "Weight", "aligned", "shifted"]
+__all__ = ["BOTH_USES", "Det", "Field", "Flat", "Weight", "aligned", "rebuilt", "shifted"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,41 +126,56 @@ class Flat:
     sizes2: tuple[int, ...]
 
 
+def rebuilt(node: Node, leaf: Callable[[Node], Node]) -> Node:
+    """The same function of other fields: `leaf` gives what stands for each constant, parameter, weight and loop."""
+
+    def again(x: Node) -> Node:
+        return rebuilt(x, leaf)
+
+    if isinstance(node, Const | Vec | Noise | Mat | Loop | State):
+        return leaf(node)
+    if isinstance(node, Sum):
+        return Sum([(c, again(x)) for c, x in node.terms])
+    if isinstance(node, Prod):
+        return Prod([again(x) for x in node.factors])
+    if isinstance(node, Ew):
+        return Ew(node.expression, again(node.leaf))
+    if isinstance(node, Joint):
+        return Joint(node.expression, [again(u) for u in node.leaves])
+    if isinstance(node, Axes):
+        return Axes(again(node.child), node.source, node.shape)
+    if isinstance(node, Linear):
+        return Linear(again(node.child), node.axis, node.matrix, node.along)
+    if isinstance(node, Take):
+        return Take(again(node.child), node.axis, node.index)
+    if isinstance(node, Merge):
+        return Merge(again(node.child), node.axis, node.count)
+    if isinstance(node, Split):
+        return Split(again(node.child), node.axis, node.sizes)
+    if isinstance(node, Windows):
+        return Windows(again(node.child), node.axis, node.window)
+    if isinstance(node, Frozen):
+        return Frozen(again(node.child))
+    raise TypeError(type(node).__name__)
+
+
 def shifted(node: Node, by: int) -> Node:
     """The same field read from channel `by` on: its parameters' channels move."""
-    if by == 0 or isinstance(node, Const):
-        return node
-    if isinstance(node, Vec):
-        return Vec(node.key, node.prior, node.shape, node.offset + by, node.places)
-    if isinstance(node, Noise):
-        return Noise(node.key, node.first, node.second, node.shape, node.offset + by)
-    if isinstance(node, Mat):
-        return Mat(
-            node.key, node.prior, node.child, node.n, node.contracted, node.free, node.rows, node.offset + by, node.own
-        )
-    if isinstance(node, Sum):
-        return Sum([(c, shifted(x, by)) for c, x in node.terms])
-    if isinstance(node, Prod):
-        return Prod([shifted(x, by) for x in node.factors])
-    if isinstance(node, Ew):
-        return Ew(node.expression, shifted(node.leaf, by))
-    if isinstance(node, Joint):
-        return Joint(node.expression, [shifted(u, by) for u in node.leaves])
-    if isinstance(node, Axes):
-        return Axes(shifted(node.child, by), node.source, node.shape)
-    if isinstance(node, Linear):
-        return Linear(shifted(node.child, by), node.axis, node.matrix, node.along)
-    if isinstance(node, Take):
-        return Take(shifted(node.child, by), node.axis, node.index)
-    if isinstance(node, Merge):
-        return Merge(shifted(node.child, by), node.axis, node.count)
-    if isinstance(node, Split):
-        return Split(shifted(node.child, by), node.axis, node.sizes)
-    if isinstance(node, Windows):
-        return Windows(shifted(node.child, by), node.axis, node.window)
-    if isinstance(node, Frozen):
-        return Frozen(shifted(node.child, by))
-    raise TypeError(type(node).__name__)
+
+    def moved(x: Node) -> Node:
+        if isinstance(x, Const):
+            return x
+        if isinstance(x, Vec):
+            return Vec(x.key, x.prior, x.shape, x.offset + by, x.places)
+        if isinstance(x, Noise):
+            return Noise(x.key, x.first, x.second, x.shape, x.offset + by)
+        if isinstance(x, Mat):
+            return Mat(x.key, x.prior, x.child, x.n, x.contracted, x.free, x.rows, x.offset + by, x.own)
+        if isinstance(x, Loop):
+            return shifted(x.recurrence.unrolled(x.index, x.last), by)
+        raise UnknownLimitError("channels of a value carried by a loop are cut apart inside it.")
+
+    return node if by == 0 else rebuilt(node, moved)
 
 
 def aligned(fields: list[Field]) -> list[tuple[list[Node], int]]:
