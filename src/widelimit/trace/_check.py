@@ -86,6 +86,8 @@ def _slope(rows) -> float:
 
 def _finite(limit, n: int) -> tuple[Callable, Callable, Any]:
     """``f(params, x)``, ``init(n, key)`` and the learning rates of the network of width n."""
+    if limit._torch is not None:
+        return limit._torch.network(n), limit._torch.init, limit._torch.rates(n)
     if limit._prior is not None:
         rates = jax.tree.map(
             lambda a: float(a.std) ** 2 if limit._lr == "ntk" else float(a.lr),

@@ -220,7 +220,10 @@ def _kind(value) -> str:
 
 
 def _source(eqn) -> str:
-    """``file:line`` of the user's code, where JAX's traceback gives it."""
+    """``file:line`` of the user's code, where JAX's traceback gives it; the module, where the code is PyTorch's."""
+    source = str(getattr(getattr(eqn, "source_info", None), "name_stack", ""))
+    if "[torch " in source:
+        return source.rpartition("[torch ")[2].partition("]")[0]
     traceback = getattr(getattr(eqn, "source_info", None), "traceback", None)
     for frame in getattr(traceback, "frames", None) or []:
         name = frame.file_name

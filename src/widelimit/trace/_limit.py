@@ -16,6 +16,7 @@ from widelimit.trace._kernel import Kernel, evaluate
 from widelimit.trace._outputs import checked_output
 from widelimit.trace._prior import Normal
 from widelimit.trace._program import Program, program_of_builder, program_of_function, program_of_module
+from widelimit.trace._torch import TorchBuilder, is_torch_builder
 from widelimit.trace._values import Det, Field
 
 __all__ = ["Limit", "kernels", "limit", "nngp", "ntk"]
@@ -77,8 +78,9 @@ def limit(
     """Infinite-width limit of a function or of the models that a builder makes.
 
     ``limit(f, prior)``: ``f(params, x)`` on one example, ``prior(n)`` the pytree of `wl.normal` at width n.
-    ``limit(builder)``: ``builder(n, key)`` returns a callable pytree (an Equinox module) of width n; priors are read
-    from its initialisers.
+    ``limit(builder)``: ``builder(n, key)`` returns a callable pytree (an Equinox or Flax model) of width n, or
+    ``builder(n)`` a ``torch.nn.Module``, which is called on a batch of one example; priors are read from their
+    initialisers, and a prior of a PyTorch builder states those of some parameters by name, ``{"0.weight": wl.normal(...)}``.
     lr: None takes the learning rates stated in the prior (builders: "ntk"); "ntk" makes each ``lr = std^2``, the NTK of
     the NTK-parameterised twin; a number applies to all of a builder's parameters.
     output: as in `nngp`.
@@ -108,7 +110,11 @@ class Limit:
 
     def __init__(self, f: Callable, prior: Callable | None, lr: Any, output: str, points: int):
         self._f, self._prior, self._lr = f, prior, lr
-        if prior is None:
+        self._torch = None
+        if is_torch_builder(f):
+            self._torch = TorchBuilder(f, prior, lr or ("ntk" if prior is None else "own") if lr != 0 else 0)
+            self._program = self._torch.program()
+        elif prior is None:
             self._program = program_of_builder(f, "ntk" if lr is None else lr)
         else:
             self._program = program_of_function(f, prior, "own" if lr is None else lr)
@@ -123,6 +129,9 @@ class Limit:
 
     def finite(self, n: int, key: jax.Array) -> Callable:
         """The real network of width n: a function of one example, with parameters drawn from the prior."""
+        if self._torch is not None:
+            values, network = self._torch.init(n, key), self._torch.network(n)
+            return lambda x: network(values, x)
         if self._prior is None:
             return self._f(n, key)
         params = self.draw(n, key)
@@ -130,7 +139,7 @@ class Limit:
 
     def draw(self, n: int, key: jax.Array):
         """Parameters of width n drawn from the prior, for ``f(params, x)``."""
-        if self._prior is None:
+        if self._prior is None or self._torch is not None:
             raise ValueError("a builder draws its own parameters: use limit.finite(n, key).")
         leaves, structure = jax.tree.flatten(self._prior(n), is_leaf=lambda a: isinstance(a, Normal))
         keys = jax.random.split(key, len(leaves))
