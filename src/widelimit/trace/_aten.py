@@ -52,7 +52,7 @@ def run(graph: Graph, tensor_of: Callable[[str], Any], x):
     nodes = {node.name: node for node in graph.nodes}
     values = {graph.x: x[None]}
 
-    def value_of(argument):
+    def value_of(argument) -> Any:
         if isinstance(argument, Ref):
             if argument.name not in values:
                 values[argument.name] = tensor_of(graph.inputs[argument.name])
@@ -117,8 +117,7 @@ _SAME_NAME = [
     "minimum", "logical_and", "logical_or", "logical_not", "logical_xor", "isnan", "isinf", "atan2",
 ]  # fmt: skip
 for _name in _SAME_NAME:
-    ATEN[_name] = getattr(jnp, {"asin": "arcsin", "acos": "arccos", "atan": "arctan", "asinh": "arcsinh",
-                                "acosh": "arccosh", "atanh": "arctanh", "atan2": "arctan2"}.get(_name, _name))  # fmt: skip
+    ATEN[_name] = getattr(jnp, _name)
 
 ATEN |= {
     "neg": lambda x: -x,
@@ -191,7 +190,7 @@ def _floor_divide(a, b):
     return a // b
 
 
-@aten("clamp", "clamp_min", "clamp_max", "hardtanh_")
+@aten("clamp", "clamp_min")
 def _clamp(x, low=None, high=None):
     x = x if low is None else jnp.maximum(x, low)
     return x if high is None else jnp.minimum(x, high)
@@ -202,8 +201,6 @@ ATEN["clamp_max"] = lambda x, high: jnp.minimum(x, high)
 
 @aten("elu")
 def _elu(x, alpha=1.0, scale=1.0, input_scale=1.0):
-    if (alpha, scale, input_scale) == (1.6732632423543772848170429916717, 1.0507009873554804934193349852946, 1):
-        return jax.nn.selu(x)
     if input_scale == 1:
         return _times(scale, jax.nn.elu(x, alpha))
     return scale * jnp.where(x > 0, x, alpha * jnp.expm1(jnp.minimum(x, 0) * input_scale))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,13 +18,24 @@ __all__: list[str] = []
 def _view(x, shape):
     if isinstance(shape, str):  # another type of the same bits
         raise RefusedOperation("the bits of an array are read as another type.", "Remedy: convert it with .to(dtype).")
-    return jnp.reshape(x, tuple(shape))
+    shape = _sizes(x, shape)
+    if [n for n in x.shape if n != 1] != [n for n in shape if n != 1]:
+        kept = 1 if x.ndim and len(shape) and x.shape[0] == shape[0] == 1 else 0  # the batch
+        x = jnp.squeeze(x, tuple(a for a, n in enumerate(x.shape) if n == 1 and a >= kept))  # only real axes meet
+        x = jnp.reshape(x, shape[:kept] + tuple(n for n in shape if n != 1))
+    return jnp.reshape(x, shape)
+
+
+def _sizes(x, shape) -> tuple[int, ...]:
+    """The shape, with a side of -1 filled in."""
+    known = math.prod(n for n in shape if n != -1)
+    return tuple(math.prod(x.shape) // known if n == -1 else n for n in shape)
 
 
 @aten("flatten")
 def _flatten(x, start=0, end=-1):
     start, end = start % x.ndim, end % x.ndim
-    return jnp.reshape(x, (*x.shape[:start], -1, *x.shape[end + 1 :]))
+    return _view(x, (*x.shape[:start], -1, *x.shape[end + 1 :]))
 
 
 @aten("permute")
@@ -102,7 +116,7 @@ def _split(x, size, axis=0):
     n = x.shape[axis]
     sizes = [min(size, n - i) for i in range(0, n, size)] if isinstance(size, int) else size
     starts = [0, *(int(s) for s in np.cumsum(sizes))]
-    return [_slice(x, axis, a, b) for a, b in zip(starts[:-1], starts[1:], strict=True)]
+    return [_slice(x, axis, a, b) for a, b in itertools.pairwise(starts)]
 
 
 @aten("chunk")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -110,9 +111,7 @@ def _average(rank: int):
         # entries of a window that count: those of the input, and of its padding on both sides if that is said
         inner = [p if counts_padding else (0, 0) for p in ([(p, p) for p in _each(padding, rank)])]
         ones = np.ones([n + low + high for n, (low, high) in zip(x.shape[-rank:], inner, strict=True)])
-        outer = [
-            (low - a, high - b) for (low, high), (a, b) in zip(pairs[-rank:], inner, strict=True)
-        ]
+        outer = [(low - a, high - b) for (low, high), (a, b) in zip(pairs[-rank:], inner, strict=True)]
         count = _window_counts(ones, windows[-rank:], strides[-rank:], outer)
         return total / (float(count.flat[0]) if np.ptp(count) == 0 else jnp.asarray(count, x.dtype))
 
@@ -162,6 +161,23 @@ for _rank in (1, 2, 3):
     ATEN[f"adaptive_avg_pool{_rank}d"] = _adaptive(_rank)
 
 
+def _nearest(rank: int):
+    def rule(x, sizes, scales=None):
+        scales = [None] * rank if scales is None else scales
+        sizes = [int(n * s) for n, s in zip(x.shape[-rank:], scales, strict=True)] if sizes is None else sizes
+        for axis, size, scale in zip(range(x.ndim - rank, x.ndim), sizes, scales, strict=True):
+            n = x.shape[axis]
+            at = np.floor(np.arange(size) * (n / size if scale is None else 1 / scale)).astype(int)
+            x = jnp.take(x, np.minimum(at, n - 1), axis=axis, mode="clip")
+        return x
+
+    return rule
+
+
+for _rank in (1, 2, 3):
+    ATEN[f"upsample_nearest{_rank}d.vec"] = _nearest(_rank)
+
+
 # Norms
 
 
@@ -187,14 +203,20 @@ def _rms_norm(x, shape, weight=None, eps=None):
     return _scaled(x / jnp.sqrt(jnp.mean(jnp.square(x), axes, keepdims=True) + eps), weight, None)
 
 
-def _channels(vector, rank):
+def _channels(vector, rank) -> Any:
     return None if vector is None else jnp.reshape(vector, (-1,) + (1,) * (rank - 2))
 
 
 @aten("group_norm")
 def _group_norm(x, groups, weight=None, bias=None, eps=1e-5, fast=True):
-    parts = jnp.reshape(x, (x.shape[0], groups, x.shape[1] // groups, *x.shape[2:]))
-    y = jnp.reshape(_normalised(parts, tuple(range(2, parts.ndim)), eps), x.shape)
+    if groups == 1:
+        y = _normalised(x, tuple(range(1, x.ndim)), eps)
+    else:
+        parts = jnp.reshape(x, (x.shape[0], groups, x.shape[1] // groups, *x.shape[2:]))
+        parts = _normalised(parts, tuple(range(2, parts.ndim)), eps)
+        # beside each other along the channels, not reshaped: groups are not positions
+        pieces = [lax.slice_in_dim(parts, g, g + 1, axis=1) for g in range(groups)]
+        y = jnp.concatenate([jnp.squeeze(piece, 1) for piece in pieces], 1)
     return _scaled(y, _channels(weight, x.ndim), _channels(bias, x.ndim))
 
 

@@ -60,9 +60,9 @@ class Equation:
     def refuse(self, why: str, remedy: str = "") -> UnknownLimitError:
         """The error for this equation."""
         place = f" at {self.source}" if self.source else ""
+        finite = "limit.finite" if "aten." in self.source else "wl.monte_carlo"
         remedy = remedy or (
-            "Remedy: rewrite this line with operations whose limit is known, or compare finite networks with "
-            "wl.monte_carlo."
+            f"Remedy: rewrite this line with operations whose limit is known, or compare finite networks with {finite}."
         )
         return UnknownLimitError(f"primitive `{self.name}`{place}: {why} {remedy}")
 

@@ -80,7 +80,7 @@ def limit(
     ``limit(f, prior)``: ``f(params, x)`` on one example, ``prior(n)`` the pytree of `wl.normal` at width n.
     ``limit(builder)``: ``builder(n, key)`` returns a callable pytree (an Equinox or Flax model) of width n, or
     ``builder(n)`` a ``torch.nn.Module``, which is called on a batch of one example; priors are read from their
-    initialisers, and a prior of a PyTorch builder states those of some parameters by name, ``{"0.weight": wl.normal(...)}``.
+    initialisers.  A prior of a PyTorch builder states some parameters by name, ``{"0.weight": wl.normal(...)}``.
     lr: None takes the learning rates stated in the prior (builders: "ntk"); "ntk" makes each ``lr = std^2``, the NTK of
     the NTK-parameterised twin; a number applies to all of a builder's parameters.
     output: as in `nngp`.
@@ -112,7 +112,8 @@ class Limit:
         self._f, self._prior, self._lr = f, prior, lr
         self._torch = None
         if is_torch_builder(f):
-            self._torch = TorchBuilder(f, prior, lr or ("ntk" if prior is None else "own") if lr != 0 else 0)
+            default = "ntk" if prior is None else "own"
+            self._torch = TorchBuilder(f, prior, default if lr is None else lr)
             self._program = self._torch.program()
         elif prior is None:
             self._program = program_of_builder(f, "ntk" if lr is None else lr)

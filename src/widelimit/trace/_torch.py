@@ -35,16 +35,22 @@ _WIDTHS = (3 * 2**43, 3 * 2**42)
 
 
 def is_torch_builder(f: Any) -> bool:
-    """Whether f takes nothing but a width, or is a class of modules: JAX builders take a random key too."""
-    torch = sys.modules.get("torch")
-    is_class = torch is not None and isinstance(f, type) and issubclass(f, torch.nn.Module)
+    """Whether f needs nothing but a width: builders of JAX models take a random key too."""
     try:
         parameters = inspect.signature(f).parameters.values()
     except (TypeError, ValueError):
-        return is_class
+        return False
+    if any(p.kind == p.VAR_POSITIONAL for p in parameters) and not _is_module_class(f):
+        return False
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    several = any(p.kind == p.VAR_POSITIONAL for p in parameters) or len(positional) > 1
-    return is_class or (len(positional) == 1 and not several)
+    needed = [p for p in positional if p.default is p.empty]
+    keyed = any("key" in p.name or "rng" in p.name for p in positional[1:])
+    return len(needed) == 1 and not keyed
+
+
+def _is_module_class(f) -> bool:
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(f, type) and issubclass(f, torch.nn.Module)
 
 
 def _torch():
@@ -92,7 +98,8 @@ def _build(builder: Callable, n: int, device: str, seed: int = 0) -> _Built:
             f"limit: a builder of one argument must return a torch.nn.Module, not {type(module).__name__}. Builders of "
             "JAX models take (n, key); a function f(params, x) needs its prior: limit(f, prior)."
         )
-    tensors, names = {}, {}
+    tensors: dict[str, Any] = {}
+    names: dict[str, str] = {}
     known: dict[int, str] = {}
     for name, tensor in [*module.named_parameters(remove_duplicate=False), *module.named_buffers()]:
         names[name] = known.setdefault(id(tensor), name)
@@ -134,7 +141,7 @@ class TorchBuilder:
         self._cache: dict[tuple, Any] = {}
         small = self._at(_READ[0], "cpu")
         self._parameters = small.parameters
-        for name in self._parameters:
+        for name in set(self._parameters) - set(self._stated(_READ[0])):
             check_values(name, small.laws[name][0], small.tensors[name].detach().double().numpy())
         self._device = "meta" if self._reads_meta(small) else "cpu"
         self._read = [self._at(n, self._device) for n in _READ]
@@ -152,7 +159,7 @@ class TorchBuilder:
         return self._cache[key]
 
     def _reads_meta(self, small: _Built) -> bool:
-        """Whether the builder does the same without memory (on PyTorch's device "meta", where some calls do nothing)."""
+        """Whether the builder does the same on PyTorch's device "meta", without memory, where some calls do nothing."""
         try:
             meta = self._at(_READ[0], "meta")
         except Exception:  # of any kind, by the user's code: it then runs with memory
@@ -170,9 +177,9 @@ class TorchBuilder:
             if law.kind in ("normal", "uniform") and name not in stated:
                 if draw in seen:
                     raise UnknownLimitError(
-                        f"parameters {seen[draw]!r} and {name!r} start as copies of one draw (copy.deepcopy of a layer, "
-                        "as in nn.TransformerEncoder). Remedy: build each layer by itself, so that each is drawn by "
-                        "itself."
+                        f"parameters {seen[draw]!r} and {name!r} start as copies of one draw (copy.deepcopy of a "
+                        "layer, as in nn.TransformerEncoder). Remedy: build each layer by itself, so "
+                        "that each is drawn by itself."
                     )
                 seen[draw] = name
 
@@ -203,14 +210,14 @@ class TorchBuilder:
                 raise ValueError(f"limit: prior says {name!r} has shape {stated.shape}; the module's is {shape}.")
             prior = stated.prior()
             return (prior._replace(lr=prior.variance) if self._lr == "ntk" else prior), shape, "normal"
-        kinds = {law.kind for law in laws}
+        kinds, rounding = {law.kind for law in laws}, 1e-12
         if kinds == {"fixed"}:
             values = [self._at(m, "cpu").tensors[name].detach().double().numpy() for m in _READ]
             if all(np.ptp(v) == 0 for v in values):
-                laws, kinds = [Law("constant", float(v.flat[0])) for v in values], {"constant"}
+                laws, kinds, rounding = [Law("constant", float(v.flat[0])) for v in values], {"constant"}, 1e-6
         if len(kinds) != 1 or kinds & {"unknown", "fixed"}:
             raise _law_problem(name, laws[0])
-        mean = lifted_number([law.mean for law in laws], _READ, f"the mean of parameter {name!r}")(n)
+        mean = lifted_number([law.mean for law in laws], _READ, f"the mean of parameter {name!r}", rounding)(n)
         variance = lifted_number([law.std**2 for law in laws], _READ, f"the variance of parameter {name!r}")(n)
         return Prior(variance, self._rate(name, variance), mean), shape, laws[0].kind
 
@@ -231,7 +238,7 @@ class TorchBuilder:
                 )
             if kind == "constant" and prior.lr == 0:
                 why = (
-                    "lr = std^2 = 0 under lr=\"ntk\"; a number for lr trains it"
+                    'lr = std^2 = 0 under lr="ntk"; a number for lr trains it'
                     if self._read[0].trains(name)
                     else "requires_grad is False"
                 )
@@ -248,7 +255,7 @@ class TorchBuilder:
             values = dict(zip(self._parameters, leaves, strict=True))
             graphs, at = self._graphs(tuple(x.shape), jnp.issubdtype(x.dtype, jnp.integer))
 
-            def tensor_of(name):
+            def tensor_of(name: str):
                 name = self._read[0].names.get(name, name)
                 return values[name] if name in values else self._constant(name, n, graphs)
 
@@ -291,7 +298,7 @@ class TorchBuilder:
         if all(np.array_equal(v, values[0]) for v in values):
             return jnp.asarray(values[0])
         lift = [
-            lifted_number(column, _READ, f"buffer {name!r}")(n)
+            lifted_number(column, _READ, f"buffer {name!r}", 1e-6)(n)
             for column in zip(*(v.ravel().tolist() for v in values), strict=True)
         ]
         return jnp.asarray(np.reshape(lift, values[0].shape))
@@ -308,7 +315,7 @@ class TorchBuilder:
                 self._cache[key] = exported(built.module, *key[2:], tuple(ATEN))
             graph = self._cache[key]
 
-            def tensor_of(name):
+            def tensor_of(name: str):
                 name = built.names.get(name, name)
                 if name in values:
                     return values[name]

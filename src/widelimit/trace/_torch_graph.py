@@ -69,6 +69,8 @@ def exported(module, shape: tuple[int, ...], integers: bool, kept: Sequence[str]
             raise
         except Exception as error:  # PyTorch raises errors of many kinds here
             reason = str(error).strip().split("\n")[0]
+            if "Long, Int" in reason and not integers:
+                reason += " (Embeddings of integer tokens have no rule yet.)"
             raise ValueError(
                 f"torch.export cannot read the module for an input of shape {(1, *shape)}: {type(error).__name__}: "
                 f"{reason}"
@@ -204,8 +206,11 @@ def lifted_integer(values: Sequence[int], widths, what: str) -> Callable[[int], 
     return at
 
 
-def lifted_number(values: Sequence[float], widths, what: str) -> Callable[[int], float]:
-    """A constant, ``c n^e`` or ``1 / (a + b n)`` (Glorot's fan-in plus fan-out) through three points."""
+def lifted_number(values: Sequence[float], widths, what: str, rounding: float = 1e-12) -> Callable[[int], float]:
+    """A constant, ``c n^e`` or ``1 / (a + b n)`` (Glorot's fan-in plus fan-out) through three points.
+
+    rounding: relative error of the values.
+    """
     v0, v1, v2 = (float(v) for v in values)
     n0, n1, n2 = widths
     if v0 == v1 == v2:
@@ -214,12 +219,12 @@ def lifted_number(values: Sequence[float], widths, what: str) -> Callable[[int],
         e = np.log(v1 / v0) / np.log(n1 / n0)
         e = round(e * 24) / 24
         c = v0 / n0**e
-        if max(abs(c * n1**e / v1 - 1), abs(c * n2**e / v2 - 1) if v2 else 1.0) < 1e-12:
+        if max(abs(c * n1**e / v1 - 1), abs(c * n2**e / v2 - 1) if v2 else 1.0) < rounding:
             return lambda n: c * float(n) ** e
     if v0 and v1 and v2:
         slope = (1 / v1 - 1 / v0) / (n1 - n0)
         start = 1 / v0 - slope * n0
-        if abs((start + slope * n2) * v2 - 1) < 1e-12:
+        if abs((start + slope * n2) * v2 - 1) < rounding:
             return lambda n: 1 / (start + slope * n)
     raise UnknownLimitError(
         f"{what} is {v0:.6g}, {v1:.6g}, {v2:.6g} at the widths {n0}, {n1}, {n2}: no power of the width, and no "

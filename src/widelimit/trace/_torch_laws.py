@@ -33,8 +33,8 @@ _SAME = {"clone", "contiguous", "detach", "detach_", "to", "float", "double", "r
          "t", "transpose", "permute", "squeeze", "unsqueeze", "requires_grad_", "cpu", "type", "type_as", "t_",
          "__deepcopy__"}  # fmt: skip
 _LOOKS = {"__get__", "size", "dim", "numel", "stride", "is_floating_point", "_set_grad_enabled", "untyped_storage",
-          "element_size", "__len__", "__format__", "__repr__", "item", "tolist", "any", "all", "is_complex", "ndimension",
-          "__hash__", "data_ptr", "storage_offset", "is_contiguous", "nelement", "get_device"}  # fmt: skip
+          "element_size", "__len__", "__format__", "__repr__", "item", "tolist", "any", "all", "is_complex",
+          "ndimension", "__hash__", "data_ptr", "storage_offset", "is_contiguous", "get_device"}  # fmt: skip
 
 
 class _Laws:
@@ -97,6 +97,9 @@ def _note(laws: _Laws, tensor_type, name: str, args, kwargs, out) -> None:
     if name in ("__set__", "__setitem__"):
         if name == "__setitem__" and first is not None:
             laws.set(first, _UNKNOWN)
+        return
+    if isinstance(kwargs.get("out"), tensor_type):
+        laws.set(kwargs["out"], *_made(laws, tensor_type, name, args, {}))
         return
     outs = out if isinstance(out, tuple | list) else [out]
     for made in outs:
@@ -208,7 +211,7 @@ def _uniform(tensor, a=0.0, b=1.0, generator=None, **named) -> Law:
     return Law("uniform", (a + b) / 2, (b - a) / math.sqrt(12))
 
 
-def _kaiming_uniform(tensor, a=0, mode="fan_in", nonlinearity="leaky_relu", generator=None) -> Law:
+def _kaiming_uniform(tensor, a=0, mode="fan_in", nonlinearity: Any = "leaky_relu", generator=None) -> Law:
     """``U(-b, b)``, ``b = gain sqrt(3 / fan)``; He et al. 2015."""
     import torch
 
