@@ -39,6 +39,10 @@ def flattened(n, outputs=1):
     return nn.Sequential(nn.Conv2d(3, n, 3, dilation=2), nn.ReLU(), conv, nn.GELU(), nn.Flatten(), last)
 
 
+def grouped(n, outputs=1):
+    return nn.Sequential(nn.Linear(5, n), nn.GroupNorm(2, n), nn.ReLU(), nn.Linear(n, outputs, bias=False))
+
+
 class Residual(nn.Module):
     def __init__(self, n, outputs=1):
         super().__init__()
@@ -83,6 +87,7 @@ NETWORKS = {
     "mlp": (mlp, VECTORS, 256),
     "cnn": (cnn, IMAGES, 256),
     "flattened": (flattened, IMAGES, 128),
+    "grouped": (grouped, VECTORS, 512),
     "residual": (Residual, VECTORS, 256),
     "attention": (Attention, SEQUENCES, 256),
 }

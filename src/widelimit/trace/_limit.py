@@ -16,7 +16,7 @@ from widelimit.trace._kernel import Kernel, evaluate
 from widelimit.trace._outputs import checked_output
 from widelimit.trace._prior import Normal
 from widelimit.trace._program import Program, program_of_builder, program_of_function, program_of_module
-from widelimit.trace._torch import TorchBuilder, is_torch_builder
+from widelimit.trace._torch import TorchBuilder, needs_width_only
 from widelimit.trace._values import Det, Field
 
 __all__ = ["Limit", "kernels", "limit", "nngp", "ntk"]
@@ -95,6 +95,8 @@ def limit(
         raise TypeError(f"limit: the first argument must be a function or a builder, not {f!r}.")
     if prior is not None and not callable(prior):
         raise TypeError("limit: prior must be a function of the width n, e.g. lambda n: {'W': wl.normal((n, 8))}.")
+    if prior is not None and needs_width_only(f) and not needs_width_only(prior):
+        raise TypeError("limit: the prior is a function of the width only and comes second: limit(f, prior).")
     points = _checked_points("limit", points)
     if prior is not None and lr not in (None, "ntk"):
         raise ValueError(
@@ -111,7 +113,7 @@ class Limit:
     def __init__(self, f: Callable, prior: Callable | None, lr: Any, output: str, points: int):
         self._f, self._prior, self._lr = f, prior, lr
         self._torch = None
-        if is_torch_builder(f):
+        if needs_width_only(f):
             default = "ntk" if prior is None else "own"
             self._torch = TorchBuilder(f, prior, default if lr is None else lr)
             self._program = self._torch.program()

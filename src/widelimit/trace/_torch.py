@@ -25,7 +25,7 @@ from widelimit.trace._program import Program
 from widelimit.trace._torch_graph import Graph, exported, lifted, lifted_integer, lifted_number
 from widelimit.trace._torch_laws import Law, check_values, watch
 
-__all__ = ["TorchBuilder", "is_torch_builder"]
+__all__ = ["TorchBuilder", "needs_width_only"]
 
 _RULE_FILES = (_aten_axes, _aten_networks)  # importing them registers the rules
 
@@ -34,7 +34,7 @@ _READ = (96, 192, 288)
 _WIDTHS = (3 * 2**43, 3 * 2**42)
 
 
-def is_torch_builder(f: Any) -> bool:
+def needs_width_only(f: Any) -> bool:
     """Whether f needs nothing but a width: builders of JAX models take a random key too."""
     try:
         parameters = inspect.signature(f).parameters.values()
