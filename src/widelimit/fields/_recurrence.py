@@ -21,8 +21,6 @@ from widelimit.fields._placing import Tie, place_x, place_y
 
 __all__ = ["Given", "Recurrence", "direct_sources", "given_pair", "loop_rule", "mean_of_loop"]
 
-_KINDS = ("K", "T", "m", "p", "r")
-
 
 @dataclasses.dataclass(eq=False)
 class Recurrence:

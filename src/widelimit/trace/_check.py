@@ -103,6 +103,8 @@ def _finite(limit, n: int, x: Any) -> tuple[Callable, Callable, Any]:
     if limit._module:
         net, shape = with_width(limit._f, n), jax.tree.map(lambda a: tuple(a.shape), x)
         return net.apply, lambda n, key: net.init(key, shape), None
+    if limit._torch is not None:
+        return limit._torch.network(n), limit._torch.init, limit._torch.rates(n)
     if limit._prior is not None:
         rates = jax.tree.map(
             lambda a: float(a.std) ** 2 if limit._lr == "ntk" else float(a.lr),

@@ -268,11 +268,19 @@ def _function(equation, values) -> Growth:
     for v in values:
         if _moves(v.size):
             place = f" ({v.size_from})" if v.size_from else ""
+            remedy = (
+                "Remedy: scale the parameters so that every layer stays of order 1: std 1/sqrt(fan_in), or std 1 and "
+                "a division by sqrt(fan_in)."
+            )
+            if "an inner product" in v.size_from:
+                remedy = (
+                    "Remedy: divide the inner product by the width. (Attention that divides its logits by the root of "
+                    "the width only has random logits in the limit, which are not supported.)"
+                )
             raise equation.refuse(
                 f"its argument {_verb(v.size)} with the width, as width^{_fraction(v.size)}{place}, so that the limit "
                 "of this function of it is degenerate or unknown.",
-                "Remedy: scale the parameters so that every layer stays of order 1: std 1/sqrt(fan_in), or std 1 and "
-                "a division by sqrt(fan_in).",
+                remedy,
             )
     slope, whence = max(((v.slope, v.slope_from) for v in values), default=(_NEVER, ""))
     kind = max((_FIELD if v.kind else _NUMBER for v in values), default=_NUMBER)

@@ -60,9 +60,9 @@ class Equation:
     def refuse(self, why: str, remedy: str = "") -> UnknownLimitError:
         """The error for this equation."""
         place = f" at {self.source}" if self.source else ""
+        finite = "limit.finite" if "aten." in self.source else "wl.monte_carlo"
         remedy = remedy or (
-            "Remedy: rewrite this line with operations whose limit is known, or compare finite networks with "
-            "wl.monte_carlo."
+            f"Remedy: rewrite this line with operations whose limit is known, or compare finite networks with {finite}."
         )
         return UnknownLimitError(f"primitive `{self.name}`{place}: {why} {remedy}")
 
@@ -220,7 +220,10 @@ def _kind(value) -> str:
 
 
 def _source(eqn) -> str:
-    """``file:line`` of the user's code, where JAX's traceback gives it."""
+    """``file:line`` of the user's code, where JAX's traceback gives it; the module, where the code is PyTorch's."""
+    source = str(getattr(getattr(eqn, "source_info", None), "name_stack", ""))
+    if "[torch " in source:
+        return source.rpartition("[torch ")[2].partition("]")[0]
     traceback = getattr(getattr(eqn, "source_info", None), "traceback", None)
     for frame in getattr(traceback, "frames", None) or []:
         name = frame.file_name

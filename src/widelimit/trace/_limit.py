@@ -25,6 +25,7 @@ from widelimit.trace._program import (
     program_of_module,
     with_width,
 )
+from widelimit.trace._torch import TorchBuilder, needs_width_only
 from widelimit.trace._values import Det, Field
 
 __all__ = ["Limit", "kernels", "limit", "nngp", "ntk"]
@@ -87,7 +88,9 @@ def limit(
 
     ``limit(f, prior)``: ``f(params, x)`` on one example, ``prior(n)`` the pytree of `wl.normal` at width n.
     ``limit(builder)``: ``builder(n, key)`` returns a callable pytree (an Equinox or Flax NNX module) or a Flax Linen
-    module of width n; priors are read from its initialisers.
+    module of width n, or ``builder(n)`` a ``torch.nn.Module``, which is called on a batch of one example; priors are
+    read from their initialisers.  A prior of a PyTorch builder states some parameters by name,
+    ``{"0.weight": wl.normal(...)}``.
     ``limit(net)``: an `nn` module; its kernels are those of `wl.nngp` and `wl.ntk`.
     lr: None takes the learning rates stated in the prior (builders: "ntk"); "ntk" makes each ``lr = std^2``, the NTK of
     the NTK-parameterised twin; a number applies to all of a builder's parameters.
@@ -105,6 +108,8 @@ def limit(
         raise ValueError("limit: an nn module states its own prior and learning rates (W_lr, b_lr); give neither.")
     if prior is not None and not callable(prior):
         raise TypeError("limit: prior must be a function of the width n, e.g. lambda n: {'W': wl.normal((n, 8))}.")
+    if prior is not None and needs_width_only(f) and not needs_width_only(prior):
+        raise TypeError("limit: the prior is a function of the width only and comes second: limit(f, prior).")
     points = _checked_points("limit", points)
     if prior is not None and lr not in (None, "ntk"):
         raise ValueError(
@@ -121,8 +126,13 @@ class Limit:
     def __init__(self, f: Callable, prior: Callable | None, lr: Any, output: str, points: int):
         self._f, self._prior, self._lr, self._points = f, prior, lr, points
         self._module = prior is None and is_module(f)
+        self._torch: TorchBuilder | None = None
         self._program: Program | None = None  # known before an example is seen
-        if prior is not None:
+        if not self._module and needs_width_only(f):
+            default = "ntk" if prior is None else "own"
+            self._torch = TorchBuilder(f, prior, default if lr is None else lr)
+            self._program = self._torch.program()._replace(points=points)
+        elif prior is not None:
             self._program = program_of_function(f, prior, "own" if lr is None else lr)._replace(points=points)
         elif not self._module and not makes_linen(f):
             self._program = program_of_builder(f, "ntk" if lr is None else lr)._replace(points=points)
@@ -155,6 +165,9 @@ class Limit:
             net = with_width(self._f, n)
             params = net.init(key, jax.tree.map(lambda a: tuple(a.shape), described(as_example(x))))
             return lambda x: net.apply(params, x)
+        if self._torch is not None:
+            values, network = self._torch.init(n, key), self._torch.network(n)
+            return lambda x: network(values, x)
         if self._prior is None:
             return self._builder(None if x is None else described(as_example(x)))(n, key)
         params = self.draw(n, key)
@@ -162,7 +175,7 @@ class Limit:
 
     def draw(self, n: int, key: jax.Array):
         """Parameters of width n drawn from the prior, for ``f(params, x)``."""
-        if self._prior is None:
+        if self._prior is None or self._torch is not None:
             raise ValueError("draw: a builder or module draws its own parameters: use limit.finite(n, key).")
         leaves, structure = jax.tree.flatten(self._prior(n), is_leaf=lambda a: isinstance(a, Normal))
         keys = jax.random.split(key, len(leaves))

@@ -188,6 +188,7 @@ class _Rolled:
             if self.body.reverse and not last:
                 node = Take(node, 0, np.arange(self.body.length)[::-1])
             field = as_field(value) if isinstance(value, Weight) else value
+            assert isinstance(field, Field)
             axis = field.wide_axis
             out.append(Field(((node, field.blocks[0][1]),), axis if last or axis is None else axis + 1))
         return out

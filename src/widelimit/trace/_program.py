@@ -245,9 +245,10 @@ def program_of_builder(builder, lr="ntk") -> Program:
         try:
             with enable_x64():  # indices of so large arrays need 64 bits
                 closed = jax.make_jaxpr(draw)(key)
-        except MemoryError as error:
+        except (MemoryError, RuntimeError) as error:
             raise TypeError(
-                "limit: builder(n, key) makes arrays that are not traced. Remedy: draw every parameter with jax.random."
+                "limit: builder(n, key) makes arrays that are not traced. Remedy: draw every parameter with "
+                "jax.random. (A builder of PyTorch modules takes the width only, builder(n).)"
             ) from error
         except (TypeError, IndexError) as error:
             raise TypeError(

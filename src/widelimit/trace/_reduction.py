@@ -63,7 +63,8 @@ def _no_limit(interpreter, equation, values):
     if all(isinstance(v, Det) for v in values) and not any(equation.wide_in(0)):
         return interpreter._evaluate(equation, values)
     axes = equation.params.get("axes", equation.params.get("dimension"))
-    raise equation.refuse(f"taken over axes {axes} of a wide random field it has no deterministic closed-form limit.")
+    place = "windows" if axes is None else f"axes {axes}"
+    raise equation.refuse(f"taken over {place} of a wide random field it has no deterministic closed-form limit.")
 
 
 @rule("cumsum")
