@@ -11,7 +11,7 @@ from jax import lax
 
 from widelimit._precision import at_once, is_traced
 from widelimit.fields import Apply, Axes, Const, Ew, Frozen, Literal, Node, Sum, is_number
-from widelimit.trace._interpreter import rule
+from widelimit.trace._interpreter import available, rule
 from widelimit.trace._merging import function_of, multiply_nodes
 from widelimit.trace._values import Det, Field, Weight, aligned, as_field
 
@@ -247,7 +247,7 @@ def _convert(interpreter, equation, values):
     if isinstance(value, Det):
         if jnp.issubdtype(equation.params["new_dtype"], jnp.floating):
             return Det(jnp.asarray(value.array).astype(interpreter.dtype))
-        return Det(jnp.asarray(value.array).astype(equation.params["new_dtype"]))
+        return Det(jnp.asarray(value.array).astype(available(equation.params["new_dtype"])))
     if isinstance(value, Field) and isinstance(value.blocks[0][0], Ew):
         return _function(interpreter, equation, values)
     if not jnp.issubdtype(equation.params["new_dtype"], jnp.floating):

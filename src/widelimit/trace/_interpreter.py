@@ -17,7 +17,7 @@ from widelimit.fields import Covariance, Noise, UnknownLimitError
 from widelimit.trace._flat import on_parts
 from widelimit.trace._values import Det, Field, Flat, Weight
 
-__all__ = ["RULES", "Equation", "Interpreter", "paired_equation", "rule"]
+__all__ = ["RULES", "Equation", "Interpreter", "available", "paired_equation", "rule"]
 
 RULES: dict[str, Callable] = {}
 
@@ -161,7 +161,9 @@ class Interpreter:
 
     def _evaluate(self, equation, values):
         arrays = [v.array for v in values]
-        params = dict(equation.params)
+        params = {
+            k: available(v) if k in ("new_dtype", "dtype", "index_dtype") else v for k, v in equation.params.items()
+        }
         if equation.name == "convert_element_type" and jnp.issubdtype(params["new_dtype"], jnp.floating):
             return [Det(jnp.asarray(arrays[0]).astype(self.dtype))]
         arrays = [
@@ -207,6 +209,13 @@ class Interpreter:
                 value = float(n) * jnp.asarray(value, self.dtype)
                 total = value if total is None else total + value
         return np.zeros(field.shape) if total is None else total
+
+
+def available(dtype):
+    """The type at hand: programs are traced in 64 bits, and run in those of the input."""
+    return (
+        dtype if dtype is None or jnp.issubdtype(dtype, jax.dtypes.extended) else jax.dtypes.canonicalize_dtype(dtype)
+    )
 
 
 def _is_key(value) -> bool:

@@ -98,12 +98,13 @@ class _Body:
             return None
         initial = [_one_block(_carried_field(self, i, v)) for i, v in enumerate(self.initial)]
         held = [v for v in [*self.fixed, *self.xs] if isinstance(v, Field)]
-        if None in initial or any(_one_block(v) is None or v.wide_axis is None for v in held):
+        carried = [f for f in initial if f is not None]
+        if len(carried) < len(initial) or any(_one_block(v) is None or v.wide_axis is None for v in held):
             return None
         timed = [v for v in self.xs if isinstance(v, Field)]
         if any(v.wide_axis == 0 for v in timed):
             return None
-        return _Rolled(self, initial).outputs()
+        return _Rolled(self, carried).outputs()
 
 
 def _one_block(field: Field | None) -> Field | None:
