@@ -54,7 +54,8 @@ class Covariance:
     def __init__(self, points: int = DEFAULT_POINTS) -> None:
         self.points = points
         self._memo: dict = {}
-        self._alive: list = []
+        self._alive: list[tuple[Node, Node]] = []
+        self._kept: list = []
         self.approximate = Approximations()
         self.noises: dict = {}  # masks by the random key that draws them
         self.given: _recurrence.Given | None = None  # moments of what one step of a loop sees
@@ -120,9 +121,20 @@ class Covariance:
         inner.given = given
         return inner
 
+    def requests(self) -> list[tuple[bool, int]]:
+        """Moments of fields with positions that were asked for: whether of pairs of positions, numbers in the array."""
+        fields = {(id(X), id(Y)): (X, Y) for X, Y in self._alive}
+        found = []
+        for (kind, x, y, tie), value in self._memo.items():
+            X, Y = fields[x, y]
+            if kind in ("K", "T") and value is not None and max(X.shape, default=1) > 1:
+                apart = any(j is None and n > 1 for j, n in zip(tie, Y.shape, strict=True))
+                found.append((apart, int(jnp.size(value))))
+        return found
+
     def keep(self, thing) -> None:
         """Hold on to something whose identity is a key of a memo."""
-        self._alive.append(thing)
+        self._kept.append(thing)
 
     def pair(self, kind: str, X: Node, Y: Node, tie: Tie):
         """K or T by name."""

@@ -118,6 +118,7 @@ def _evaluate(program, kinds, x1, x2, log, closed, closed2, output):
     out = [over_outputs(covariance, names[kind], first, second, output, working_dtype(x1)) for kind in kinds]
     if log is not None:
         log.append(("approximate", covariance.approximate))
+        log.append(("covariance", covariance))
     return out
 
 

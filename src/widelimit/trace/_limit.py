@@ -8,12 +8,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from widelimit._examples import as_example, described, in_double
+from widelimit._examples import as_example, described, in_double, in_one_precision
 from widelimit._precision import enable_x64
 from widelimit.fields import DEFAULT_POINTS
 from widelimit.trace._check import Check, check_limit
 from widelimit.trace._kernel import Kernel, evaluate
 from widelimit.trace._outputs import checked_output
+from widelimit.trace._plan import Plan, plan_of
 from widelimit.trace._prior import Normal
 from widelimit.trace._program import (
     Program,
@@ -190,6 +191,19 @@ class Limit:
         """
         return check_limit(self, x, key, widths, seeds)
 
+    def plan(self, x=None, shape: tuple[int, ...] | None = None) -> Plan:
+        """Operations and bytes that both kernels of one pair take, read off before anything runs.
+
+        Networks that end in `Flatten` ask for equal positions of the two inputs only, pooled ones for pairs of
+        positions; both are counted.  x: an example, or shape: that of one (an array of floating-point numbers).
+        Raises ValueError if neither is given.
+        """
+        if x is None and shape is None:
+            raise ValueError("plan: give an example x, or the shape of one.")
+        example = as_example(x) if x is not None else np.ones(shape, np.float32)  # type: ignore[arg-type]
+        example = described(in_one_precision(jax.tree.map(_single, example))[0])
+        return plan_of(self._at(example), ("nngp", "ntk"), example)
+
     def explain(self, x=None, shape: tuple[int, ...] | None = None) -> str:
         """A table of the program: each parameter's law, each line's kind of node, and what is approximate."""
         if x is None and shape is None:
@@ -200,6 +214,10 @@ class Limit:
             program = self._at(described(example))
             evaluate(program, ("nngp", "ntk"), in_double(example), log=log)
             return "\n".join(_explained(program, log))
+
+
+def _single(a):
+    return np.asarray(a, np.float32) if a.dtype.kind == "f" else a
 
 
 def _explained(program: Program, log) -> list[str]:
@@ -215,6 +233,8 @@ def _explained(program: Program, log) -> list[str]:
     for entry in log:
         if entry[0] == "growth":
             growth = entry[1]
+            continue
+        if entry[0] == "covariance":
             continue
         if entry[0] == "approximate":
             approximate = entry[1].lines()
