@@ -243,6 +243,8 @@ def _filtered_gap(cov, X, Y, inner):
     from widelimit.fields._parameters import filters, sum_over_filters
 
     summed, x, y, inner = filters(X, Y, inner)
+    if any(inner[b.axis] is None and (b.window.index(b.child.shape[b.axis]) < 0).any() for _, b in summed):
+        return None  # beyond an edge one filter sees nothing and the other something, which sums over pairs leave out
     if isinstance(x, Const) and isinstance(y, Const):
         return _filtered_constants(cov, X, Y, summed, x, y, inner)
     edges = cov.gap(x, y, inner) if len(summed) == _windows(X.child) == _windows(Y.child) else None

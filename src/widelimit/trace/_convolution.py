@@ -10,9 +10,10 @@ import numpy as np
 
 from widelimit.fields import Axes, Const, Linear, Mat, Node, Sum, Window, Windows
 from widelimit.trace._interpreter import rule
+from widelimit.trace._merging import multiply_nodes
 from widelimit.trace._picking import cut_width
 from widelimit.trace._uses import mean_shift, reaction
-from widelimit.trace._values import BOTH_USES, Det, Field, Weight, as_field
+from widelimit.trace._values import BOTH_USES, Det, Field, Weight, aligned, as_field
 
 __all__: list[str] = []
 
@@ -31,7 +32,7 @@ def _convolution(interpreter, equation, values):
     if p["batch_group_count"] != 1:
         raise equation.refuse("groups of the batch have no rule.")
     if p["feature_group_count"] != p2["feature_group_count"]:
-        raise equation.refuse("each channel has a filter of its own (depthwise), which has no rule yet.")
+        return _depthwise(interpreter, equation, value, weight)
     if p["feature_group_count"] != 1 and not isinstance(value, Field):
         raise equation.refuse("groups of the channels of an input have no rule.")
     return _apply_filter(interpreter, equation, value, weight)
@@ -85,6 +86,36 @@ def _apply_filter(interpreter, equation, value, weight):
     if not (isinstance(weight.scale, float) and weight.scale == 1.0):
         out = [(Sum([(weight.scale, node)]), n) for node, n in out]
     return Field(tuple(out), dims.out_spec[1] if wide_out else None)
+
+
+def _depthwise(interpreter, equation, value, weight):
+    """``z_cp = sum_k w_ck x_c(p + k)``: products of each channel with entries of its own, summed over offsets."""
+    dims = equation.params["dimension_numbers"]
+    groups, channels = equation.params["feature_group_count"], equation.in_shapes[0][0][dims.lhs_spec[1]]
+    if not isinstance(value, Field) or value.wide_axis != dims.lhs_spec[1]:
+        raise equation.refuse("a filter for each channel (depthwise) meets channels that are not wide.")
+    if groups != channels or equation.out_shapes[0][0][dims.out_spec[1]] != channels:
+        raise equation.refuse(
+            "the channels are in groups whose number grows with the width, of several channels each.",
+            "Remedy: one filter a channel (depthwise), or a fixed number of groups.",
+        )
+    rank = len(dims.lhs_spec) - 2
+    order = [dims.lhs_spec[0], *dims.lhs_spec[2:]]
+    windows = _windows(equation, range(rank))
+    blocks = _seen(interpreter, equation, value, order, windows, True)
+    entries = as_field(weight)
+    finite = [a for a in range(rank + 2) if a != entries.wide_axis]
+    source = (*(None,) * (1 + rank), *(finite.index(a) for a in dims.rhs_spec[2:]))
+    out = []
+    for (filters, node), n in aligned([entries, Field(tuple(blocks), None)]):
+        own = Axes(filters, source, node.shape)
+        total = multiply_nodes(own, node)
+        for _ in range(rank):
+            last = len(total.shape) - 1
+            total = Linear(total, last, jnp.ones((1, total.shape[last])))
+            total = Axes(total, tuple(range(last)), total.shape[:last])
+        out.append((_placed(total, dims, range(rank), True), n))
+    return Field(tuple(out), dims.out_spec[1])
 
 
 def _seen(interpreter, equation, value, order, windows, wide_in):

@@ -199,8 +199,9 @@ def _step(equation: Equation, values: list[Growth]) -> list[Growth]:
     if name == "dot_general":
         return [_contraction(equation, values[0], values[1], equation.params["dimension_numbers"][0][0])]
     if name == "conv_general_dilated":
-        features = equation.params["dimension_numbers"].lhs_spec[1:2]
-        return [_contraction(equation, values[0], values[1], features)]
+        dims = equation.params["dimension_numbers"]
+        each = not _over_width(equation, dims.rhs_spec[1:2], 1)  # a filter for each channel contracts none
+        return [_contraction(equation, values[0], values[1], () if each else dims.lhs_spec[1:2])]
     if name == "reduce_sum":
         return [_sum(equation, values[0])]
     if name in _OF_SIGN:
