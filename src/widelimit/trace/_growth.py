@@ -75,7 +75,7 @@ def _growth(program, closed, closed2) -> Growth:
         mean = _NEVER if sizes[2] is None else sizes[2]
         values.append(Growth(size, slope, _PARAMETER, "", name or "params", mean))
     consts = [_constant(a, b) for a, b in zip(closed.consts, closed2.consts, strict=True)]
-    outs = _run(closed.jaxpr, closed2.jaxpr, consts, [*values, _ONE])
+    outs = _run(closed.jaxpr, closed2.jaxpr, consts, [*values, *[_ONE] * (len(closed.jaxpr.invars) - len(values))])
     return outs[0]
 
 
