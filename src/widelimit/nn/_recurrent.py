@@ -63,7 +63,7 @@ class _Recurrent(Module):
                 "Remedy: last=False, then GlobalAvgPool or GlobalSumPool."
             )
         self._checked(values_of(x).shape)
-        # zeros like the recurrent weight's output, so that their precision is that of the states
+        # in the precision of the states, which a loop may not change
         start = jnp.zeros((self.width,), jax.tree.leaves(inputs)[0].dtype)
         final, states = jax.lax.scan(lambda h, z: (step(h, z),) * 2, start, inputs)
         if not self.last:
