@@ -46,9 +46,9 @@ def _rnn(x, p):
 def _gru(x, p):
     h = np.zeros(4)
     for xt in x:
-        inputs = [xt @ p["U"][i] / np.sqrt(len(xt)) + 0.3 * p["b"][i] for i in range(3)]
-        z, r = (_sigmoid(1.2 * h @ p["W"][i] / 2 + inputs[i]) for i in (0, 1))
-        h = (1 - z) * h + z * np.tanh(1.2 * (r * h) @ p["W"][2] / 2 + inputs[2])
+        inputs = {g: xt @ p[g]["U"] / np.sqrt(len(xt)) + 0.3 * p[g]["b"] for g in "zrc"}
+        z, r = (_sigmoid(1.2 * h @ p[g]["W"] / 2 + inputs[g]) for g in "zr")
+        h = (1 - z) * h + z * np.tanh(1.2 * (r * h) @ p["c"]["W"] / 2 + inputs["c"])
     return h
 
 

@@ -41,15 +41,15 @@ class _Recurrent(Module):
         if not isinstance(self.last, bool):
             raise TypeError(f"{name}: last must be True or False, not {self.last!r}.")
 
-    def _parameters(self, key, shape, gates: tuple[int, ...]):
+    def _parameters(self, key, shape):
         shape = values_of(shape)
         self._checked(shape)
         keys = jax.random.split(key, 3)
         params = {
-            "W": jax.random.normal(keys[0], (*gates, self.width, self.width)),
-            "U": jax.random.normal(keys[1], (*gates, shape[-1], self.width)),
+            "W": jax.random.normal(keys[0], (self.width, self.width)),
+            "U": jax.random.normal(keys[1], (shape[-1], self.width)),
         }
-        return params if self.b_std is None else {**params, "b": jax.random.normal(keys[2], (*gates, self.width))}
+        return params if self.b_std is None else {**params, "b": jax.random.normal(keys[2], (self.width,))}
 
     def _checked(self, shape) -> None:
         if len(shape) != 2:
@@ -89,7 +89,7 @@ class RNN(_Recurrent):
     """
 
     def init(self, key, shape):
-        return self._parameters(key, shape, ())
+        return self._parameters(key, shape)
 
     def apply(self, params, x, *, key=None):
         scale = self.W_std / self.width**0.5
@@ -111,18 +111,18 @@ class GRU(_Recurrent):
     output all states (T, width), or with `last` the last one.  activation: phi.  Its limit is a quasi-Monte Carlo
     average (a gate acts repeatedly) and slow beyond a few steps.
 
-    Parameters: those of `RNN`, stacked for z, r, c.  Errors as in `RNN`.  Source: Cho et al. 2014; Yang 2019
-    (Tensor Programs I).
+    Parameters: ``{"z": ..., "r": ..., "c": ...}``, each as in `RNN`.  Errors as in `RNN`.
+    Source: Cho et al. 2014; Yang 2019 (Tensor Programs I).
     """
 
     activation: Module = _TANH
 
     def init(self, key, shape):
-        return self._parameters(key, shape, (3,))
+        return {gate: self._parameters(k, shape) for gate, k in zip("zrc", jax.random.split(key, 3), strict=True)}
 
     def apply(self, params, x, *, key=None):
         scale = self.W_std / self.width**0.5
-        parts = [{name: value[i] for name, value in params.items()} for i in range(3)]
+        parts = [params[gate] for gate in "zrc"]
 
         def step(h, inputs):
             z, r = (jax.nn.sigmoid(jnp.dot(h, p["W"]) * scale + u) for p, u in zip(parts[:2], inputs[:2], strict=True))
