@@ -6,6 +6,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from widelimit import nn
 
@@ -87,6 +88,8 @@ def module(layer: dict) -> nn.Module:
         return Contracted(tuple(layer["rhs"]), layer["contract"][0][0] - 1)
     if op == "numerical":
         return nn.Elementwise(FUNCTIONS[layer["fn"]])
+    if op == "aggregate":
+        return nn.Aggregate()
     if op == "dropout":
         return nn.Dropout(layer["keep"])
     arguments = {key: layer[key] for key in ("a", "b", "c", "degree") if key in layer}
@@ -101,6 +104,24 @@ def module(layer: dict) -> nn.Module:
     return kinds[op](**arguments)
 
 
-def network(spec: list[dict]) -> nn.Module:
+def network(spec: list[dict]) -> nn.Sequential:
     """A chain of layers."""
     return nn.Sequential(*(module(layer) for layer in spec))
+
+
+def case_network(case: dict) -> nn.Module:
+    """The network of an entry of the list, on graphs or masked examples if it is called with them."""
+    chain = network(case["spec"])
+    if "pattern" in case["call"]:
+        return nn.Graph(*chain.layers)
+    return nn.Masked(*chain.layers) if "mask_constant" in case["call"] else chain
+
+
+def case_inputs(case: dict, inputs, i: int):
+    """Its first or second inputs (i = 0, 1), with adjacency matrices or masks."""
+    x = inputs[case[f"x{i + 1}"]]
+    if "pattern" in case["call"]:  # there y_j = sum_i A_ij x_i
+        return x, np.swapaxes(inputs[case["call"]["pattern"][i]], 1, 2)
+    if "mask_constant" in case["call"]:
+        return x, (x != case["call"]["mask_constant"]).all(-1)
+    return x

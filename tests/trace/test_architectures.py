@@ -7,14 +7,15 @@ import pathlib
 
 import numpy as np
 import pytest
-from reference_networks import network
+from reference_networks import case_inputs, case_network, network
 
 import widelimit as wl
 
 _FOLDER = pathlib.Path(__file__).resolve().parents[3] / "shared" / "reference"
 _WITH_POSITIONS = (
     "conv", "avg_pool", "sum_pool", "myrtle", "wide_resnet", "densenet", "resize", "index", "dot_general", "prod_conv",
-    "concat_spatial", "layer_norm_conv", "dropout_conv", "resnet_layer_norm", "attention",
+    "concat_spatial", "layer_norm_conv", "dropout_conv", "resnet_layer_norm", "attention", "graph_",
+    "mask_",
 )  # fmt: skip
 _FAMILIES = ("fc_", "hard_", "prod_fc", "concat_channel", "layer_norm_fc", "dropout_fc", "resnet_fc", *_WITH_POSITIONS)
 # no network has the first: a function of the kernel, not of a preactivation.  The others are kernels of Neural Tangents
@@ -52,7 +53,7 @@ _QUICK = (
     "conv_same_s2_flat", "conv_nonsquare_gap", "conv1d_gap", "conv_local_gap", "conv_transpose_valid_flat",
     "avg_pool_same_normalize_edges", "layer_norm_conv_hwc_flat", "dropout_conv_gap", "densenet_gap", "index_crop_gap",
     "dot_general_gap", "conv_spatial_out_1", "attention_softmax_gap", "attention_2d_gap",
-    "attention_pos_sum", "attention_pos_concat_val",
+    "attention_pos_sum", "attention_pos_concat_val", "graph_gcn_gap", "mask_conv_gap",
 )  # fmt: skip
 
 
@@ -68,8 +69,8 @@ def test_architecture(case, shared):
         np.load(shared / "reference" / "kernels.npz"),
         np.load(shared / "reference" / "inputs.npz"),
     )
-    x1, x2 = inputs[case["x1"]], inputs[case["x2"]]
-    k = wl.kernels(network(case["spec"]))
+    x1, x2 = (case_inputs(case, inputs, i) for i in (0, 1))
+    k = wl.kernels(case_network(case))
     if name == "conv_spatial_out_1":  # one channel at each of 2 x 2 positions
         k = wl.kernels(network([{**case["spec"][0], "width": 1}]), output="full")
     for suffix, G in (("11", wl.gram(k, x1)), ("12", wl.gram(k, x1, x2))):

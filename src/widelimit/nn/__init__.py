@@ -31,14 +31,23 @@ from widelimit.nn._elementwise import (
     Step,
     Tanh,
 )
+from widelimit.nn._embedding import Embedding
+from widelimit.nn._gated import GLU, SwiGLU
+from widelimit.nn._graph import Aggregate, Graph, Masked
+from widelimit.nn._linear_map import LinearMap
 from widelimit.nn._module import Module
+from widelimit.nn._networks import cnn, gcn, mlp, myrtle, transformer, wide_resnet
+from widelimit.nn._normalisation import GroupNorm, LayerNorm, RMSNorm
 from widelimit.nn._pooling import AvgPool, Crop, Flatten, GlobalAvgPool, GlobalSumPool, ImageResize, SumPool
-from widelimit.nn._regularisation import Dropout, LayerNorm
+from widelimit.nn._recurrent import GRU, RNN
+from widelimit.nn._regularisation import Dropout
 
 __all__ = [
-    "ABRelu", "Abs", "AvgPool", "Concat", "Conv", "ConvLocal", "ConvTranspose", "Cos", "Crop", "Dense", "Dropout",
-    "Elementwise", "Elu", "Erf", "Exp", "Flatten", "Gabor", "Gaussian", "Gelu", "GlobalAvgPool", "GlobalSumPool",
-    "Hermite", "Identity", "ImageResize", "LayerNorm", "LeakyRelu", "Module", "Monomial", "Polynomial",
-    "PositionalEmbedding", "Product", "Rbf", "RectifiedMonomial", "Relu", "Residual", "SelfAttention", "Selu",
-    "Sequential", "Sigmoid", "Sign", "Silu", "Sin", "Softplus", "Step", "Sum", "SumPool", "Tanh",
+    "ABRelu", "Abs", "Aggregate", "AvgPool", "Concat", "Conv", "ConvLocal", "ConvTranspose", "Cos", "Crop", "Dense",
+    "Dropout", "Elementwise", "Elu", "Embedding", "Erf", "Exp", "Flatten", "Gabor", "Gaussian", "Gelu",
+    "GlobalAvgPool", "GlobalSumPool", "GLU", "Graph", "GroupNorm", "GRU", "Hermite", "Identity", "ImageResize",
+    "LayerNorm", "LeakyRelu", "LinearMap", "Masked", "Module", "Monomial", "Polynomial", "PositionalEmbedding",
+    "Product", "Rbf", "RectifiedMonomial", "Relu", "Residual", "RMSNorm", "RNN", "SelfAttention", "Selu",
+    "Sequential", "Sigmoid", "Sign", "Silu", "Sin", "Softplus", "Step", "Sum", "SumPool", "SwiGLU", "Tanh", "cnn",
+    "gcn", "mlp", "myrtle", "transformer", "wide_resnet",
 ]  # fmt: skip

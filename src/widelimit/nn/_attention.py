@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from widelimit.nn._context import mask_of, values_of, with_values
 from widelimit.nn._module import Module, checked_number
 
 __all__ = ["PositionalEmbedding", "SelfAttention"]
@@ -66,12 +67,13 @@ class SelfAttention(Module):
     ``W_out_std / sqrt(heads width)``; all parameters N(0, 1).  The input is (positions..., C); every head has `width`
     channels.  mechanism: "softmax", "identity", "relu" or "abs".  causal: a position sees itself and those before it
     (in the order of the flattened positions).  b_std None: no bias.  positions: a `PositionalEmbedding` that keys and
-    queries see and values do not (for all three, put it before this layer).
+    queries see and values do not (for all three, put it before this layer).  Masked keys get no weight.
 
     Raises ValueError for an unknown mechanism, heads or width below 1, negative standard deviations.
     Source: Hron et al. 2020, section 3 (linear scaling).
     """
 
+    takes_context = True
     width: int
     heads: int = 1
     W_query_std: Any = 1.0
@@ -97,6 +99,7 @@ class SelfAttention(Module):
             )
 
     def init(self, key, shape):
+        shape = values_of(shape)
         if len(shape) < 2:
             raise ValueError(f"SelfAttention: the input must be (positions..., C), and its shape is {shape}.")
         keys, C = jax.random.split(key, 5), shape[-1]
@@ -110,6 +113,9 @@ class SelfAttention(Module):
         return params
 
     def apply(self, params, x, *, key=None):
+        return with_values(self, x, self._attended(params, values_of(x), mask_of(x)))
+
+    def _attended(self, params, x, mask):
         if x.ndim < 2:
             raise ValueError(f"SelfAttention: the input must be (positions..., C), and its shape is {x.shape}.")
         positions, C = x.shape[:-1], x.shape[-1]
@@ -118,15 +124,18 @@ class SelfAttention(Module):
         k = jnp.einsum("pc,hcd->hpd", seen, params["K"]) / seen.shape[-1] ** 0.5
         values = jnp.einsum("pc,hcd->hpd", x, params["V"]) * (self.W_value_std / C**0.5)
         logits = jnp.einsum("hpd,hqd->hpq", k, k) * (self.W_query_std * self.W_key_std / self.width)
-        y = jnp.einsum("hpq,hqd->hpd", self._weights(logits), values)
+        weights = self._weights(logits, None if mask is None else mask.reshape(-1))
+        y = jnp.einsum("hpq,hqd->hpd", weights, values)
         z = jnp.einsum("hpd,hdc->pc", y, params["O"]) * (self.W_out_std / (self.heads * self.width) ** 0.5)
         z = z if self.b_std is None else z + self.b_std * params["b"]
         return z.reshape(*positions, self.width)
 
-    def _weights(self, logits):
-        if not self.causal:
+    def _weights(self, logits, mask):
+        if mask is None and not self.causal:
             return _MECHANISMS[self.mechanism](logits)
-        seen = jnp.tril(jnp.ones(logits.shape[-2:], bool))
+        seen = jnp.tril(jnp.ones(logits.shape[-2:], bool)) if self.causal else jnp.ones(logits.shape[-2:], bool)
+        if mask is not None:  # masked queries see whatever, for finite weights: their rows are set to 0
+            seen = seen & (mask | ~mask[:, None])
         if self.mechanism == "softmax":
             return jax.nn.softmax(jnp.where(seen, logits, -jnp.inf))
         return jnp.where(seen, _MECHANISMS[self.mechanism](logits), 0)

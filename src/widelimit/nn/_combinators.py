@@ -9,6 +9,7 @@ import operator
 import jax
 import jax.numpy as jnp
 
+from widelimit.nn._context import apply_layer, combined, init_layer, output_shape
 from widelimit.nn._module import Module
 
 __all__ = ["Concat", "Identity", "Product", "Residual", "Sequential", "Sum"]
@@ -26,6 +27,10 @@ def _checked(name: str, modules: tuple) -> tuple[Module, ...]:
     return modules
 
 
+def _sum(ys):
+    return functools.reduce(operator.add, ys)
+
+
 def _split(key, n):
     return [None] * n if key is None else list(jax.random.split(key, n))
 
@@ -33,6 +38,8 @@ def _split(key, n):
 @dataclasses.dataclass(frozen=True)
 class Identity(Module):
     """``x``."""
+
+    takes_context = True
 
     def apply(self, params, x, *, key=None):
         return x
@@ -45,6 +52,7 @@ class Sequential(Module):
     Raises TypeError for an argument that is not a module, ValueError for none.
     """
 
+    takes_context = True
     layers: tuple[Module, ...]
 
     def __init__(self, *layers: Module):
@@ -53,14 +61,14 @@ class Sequential(Module):
     def init(self, key, shape):
         out = []
         for layer, k in zip(self.layers, jax.random.split(key, len(self.layers)), strict=True):
-            params = layer.init(k, shape)
-            shape = layer.output_shape(params, shape)
+            params = init_layer(layer, k, shape)
+            shape = output_shape(layer, params, shape)
             out.append(params)
         return tuple(out)
 
     def apply(self, params, x, *, key=None):
         for layer, p, k in zip(self.layers, params, _split(key, len(self.layers)), strict=True):
-            x = layer.apply(p, x, key=k)
+            x = apply_layer(layer, p, x, k)
         return x
 
 
@@ -71,6 +79,7 @@ class Residual(Module):
     Source: He et al. 2016.
     """
 
+    takes_context = True
     body: Sequential
 
     def __init__(self, *layers: Module):
@@ -80,11 +89,12 @@ class Residual(Module):
         return self.body.init(key, shape)
 
     def apply(self, params, x, *, key=None):
-        return x + self.body.apply(params, x, key=key)
+        return combined(self, _sum, [x, self.body.apply(params, x, key=key)])
 
 
 @dataclasses.dataclass(frozen=True, init=False)
 class _Branches(Module):
+    takes_context = True
     branches: tuple[Module, ...]
 
     def __init__(self, *branches: Module):
@@ -92,25 +102,25 @@ class _Branches(Module):
 
     def init(self, key, shape):
         keys = jax.random.split(key, len(self.branches))
-        return tuple(b.init(k, shape) for b, k in zip(self.branches, keys, strict=True))
+        return tuple(init_layer(b, k, shape) for b, k in zip(self.branches, keys, strict=True))
 
     def outputs(self, params, x, key):
         keys = _split(key, len(self.branches))
-        return [b.apply(p, x, key=k) for b, p, k in zip(self.branches, params, keys, strict=True)]
+        return [apply_layer(b, p, x, k) for b, p, k in zip(self.branches, params, keys, strict=True)]
 
 
 class Sum(_Branches):
     """``f_1(x) + f_2(x) + ...``; the outputs have one shape, the parameters are a tuple."""
 
     def apply(self, params, x, *, key=None):
-        return functools.reduce(operator.add, self.outputs(params, x, key))
+        return combined(self, _sum, self.outputs(params, x, key))
 
 
 class Product(_Branches):
     """``f_1(x) * f_2(x) * ...``, entry by entry (gates); the outputs have one shape, the parameters are a tuple."""
 
     def apply(self, params, x, *, key=None):
-        return functools.reduce(operator.mul, self.outputs(params, x, key))
+        return combined(self, lambda ys: functools.reduce(operator.mul, ys), self.outputs(params, x, key))
 
 
 @dataclasses.dataclass(frozen=True, init=False)
@@ -129,4 +139,4 @@ class Concat(_Branches):
         object.__setattr__(self, "axis", axis)
 
     def apply(self, params, x, *, key=None):
-        return jnp.concatenate(self.outputs(params, x, key), axis=self.axis)
+        return combined(self, lambda ys: jnp.concatenate(ys, axis=self.axis), self.outputs(params, x, key))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from widelimit.nn._context import as_structs, shapes_of
 
 __all__ = ["Module", "checked_number"]
 
@@ -30,17 +32,19 @@ class Module:
     """A network or a layer of one, for ONE example: ``params = init(key, shape)``, ``y = apply(params, x)``.
 
     Subclasses are frozen dataclasses whose fields are the hyperparameters, so that modules compare by value.
+    A network that takes a tuple or dict of arrays is given the tuple or dict of their shapes.
     """
 
-    def init(self, key: jax.Array, shape: tuple[int, ...]) -> Params:
+    takes_context: ClassVar[bool] = False  # whether `apply` knows of adjacency matrices and masks (nn/_context.py)
+
+    def init(self, key: jax.Array, shape: Any) -> Params:
         """Draw parameters for an input of the given shape (of one example, without a batch axis)."""
         return ()
 
-    def apply(self, params: Params, x: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
+    def apply(self, params: Params, x: Any, *, key: jax.Array | None = None) -> Any:
         """Output for one example `x`; with a `key`, layers with noise (`Dropout`) draw it, else they do nothing."""
         raise NotImplementedError
 
-    def output_shape(self, params: Params, shape: tuple[int, ...]) -> tuple[int, ...]:
+    def output_shape(self, params: Params, shape: Any) -> Any:
         """Shape of ``apply(params, x)`` for an `x` of the given shape; nothing is computed."""
-        dtype = jnp.result_type(float)
-        return jax.eval_shape(self.apply, params, jax.ShapeDtypeStruct(shape, dtype)).shape
+        return shapes_of(jax.eval_shape(self.apply, params, as_structs(shape)))

@@ -1,4 +1,4 @@
-"""From positions to fewer or none: pools, flattening, cropping, resizing, graphs."""
+"""From positions to fewer or none: pools, flattening, cropping, resizing."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from widelimit.nn._context import Context, mask_of, values_of
 from widelimit.nn._module import Module
 from widelimit.nn._padding import checked_sizes, padded
 
@@ -65,18 +66,31 @@ class AvgPool(SumPool):
 
 @dataclasses.dataclass(frozen=True)
 class GlobalSumPool(Module):
-    """``sum_p x_p`` over all axes but the last."""
+    """``sum_p x_p`` over all axes but the last; masked positions are left out."""
+
+    takes_context = True
 
     def apply(self, params, x, *, key=None):
-        return jnp.sum(x, axis=tuple(range(x.ndim - 1)))
+        values = values_of(x)  # 0 where masked
+        total = jnp.sum(values, axis=tuple(range(values.ndim - 1)))
+        return Context(total) if isinstance(x, Context) else total
 
 
 @dataclasses.dataclass(frozen=True)
 class GlobalAvgPool(Module):
-    """The mean over all axes but the last."""
+    """The mean over all axes but the last, of the positions that are not masked."""
+
+    takes_context = True
 
     def apply(self, params, x, *, key=None):
-        return jnp.mean(x, axis=tuple(range(x.ndim - 1)))
+        values, mask = values_of(x), mask_of(x)
+        positions = tuple(range(values.ndim - 1))
+        if mask is None:
+            mean = jnp.mean(values, axis=positions)
+        else:
+            count = jnp.maximum(jnp.sum(mask.astype(values.dtype)), 1)
+            mean = jnp.sum(values, axis=positions) / count
+        return Context(mean) if isinstance(x, Context) else mean
 
 
 @dataclasses.dataclass(frozen=True)

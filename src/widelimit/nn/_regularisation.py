@@ -1,39 +1,14 @@
-"""Normalisation and noise: LayerNorm, Dropout."""
+"""Noise: Dropout."""
 
 from __future__ import annotations
 
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 
 from widelimit.nn._module import Module, checked_number
 
-__all__ = ["Dropout", "LayerNorm"]
-
-
-@dataclasses.dataclass(frozen=True)
-class LayerNorm(Module):
-    """``(x - mean(x)) / sqrt(var(x) + epsilon)`` over the given axes (Ba et al. 2016), without gain and shift.
-
-    axis: one axis of the example or a tuple of them, the last (channels) among them.
-    Raises ValueError for an epsilon below 0, TypeError for an axis that is no integer.
-    """
-
-    epsilon: float = 1e-12
-    axis: int | tuple[int, ...] = -1
-
-    def __post_init__(self) -> None:
-        checked_number("LayerNorm", "epsilon", self.epsilon, least=0)
-        axes = self.axis if isinstance(self.axis, tuple | list) else (self.axis,)
-        if not axes or any(isinstance(a, bool) or not isinstance(a, int) for a in axes):
-            raise TypeError(f"LayerNorm: axis must be an integer or a tuple of integers, not {self.axis!r}.")
-        object.__setattr__(self, "axis", self.axis if isinstance(self.axis, int) else tuple(axes))
-
-    def apply(self, params, x, *, key=None):
-        centred = x - jnp.mean(x, axis=self.axis, keepdims=True)
-        variance = jnp.mean(centred**2, axis=self.axis, keepdims=True)
-        return centred / jnp.sqrt(variance + self.epsilon)
+__all__ = ["Dropout"]
 
 
 @dataclasses.dataclass(frozen=True)

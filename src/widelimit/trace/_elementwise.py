@@ -330,8 +330,7 @@ def _select_by_mask(interpreter, equation, values):
     values = fields_of(equation, values[1:])
 
     def choose(nodes):
-        return Sum(
-            [(jnp.where(mask == i, 1.0, 0.0).astype(interpreter.dtype), _as_node(node)) for i, node in enumerate(nodes)]
-        )
+        terms = [(jnp.where(mask == i, 1.0, 0.0).astype(interpreter.dtype), _as_node(x)) for i, x in enumerate(nodes)]
+        return Sum([t for t in terms if not _known_zero(t[1])] or terms)  # a mean of 0 stays a structural zero
 
     return _blocks(equation, values, choose)

@@ -175,6 +175,8 @@ class Interpreter:
             "random_seed",
         ):
             arrays = [jnp.asarray(a) for a in arrays]
+        if params.get("preferred_element_type") is not None:
+            params["preferred_element_type"] = jnp.result_type(*arrays)
         # the program is traced with 64-bit types, and a seed is one of its integers
         with enable_x64() if equation.name == "random_seed" else contextlib.nullcontext():
             out = equation.primitive.bind(*arrays, **params)
