@@ -67,6 +67,10 @@ class Dual:
         """``(m', p') = s' -+ K`` of the image, ``s' = sqrt(E[phi(u)^2] E[phi(v)^2])``; None: not known exactly."""
         return None
 
+    def image(self, pair: Pair) -> tuple[Any, tuple[Any, Any]] | None:
+        """`kernel` and `gap` of duals that get both from the same sums; None: they have nothing in common."""
+        return None
+
     def root(self, pair: Pair):
         """``sqrt(E[phi(u)^2]) - sqrt(E[phi(v)^2])``: the r of the image."""
         return jnp.sqrt(self.second_moment(pair.v1)) - jnp.sqrt(self.second_moment(pair.v2))

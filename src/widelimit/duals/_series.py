@@ -13,6 +13,7 @@ import numpy as np
 
 from widelimit.duals._dual import Dual, Pair, derivative, deviation, half_line_rule, moment
 from widelimit.duals._rectified import _theta
+from widelimit.duals._smooth_series import smooth_image
 
 __all__ = ["Series", "jumps", "series_cross"]
 
@@ -179,11 +180,13 @@ def _expectation(first, second, jumps1, jumps2, pair: Pair, same: bool, means=(N
     s = deviation(v1) * deviation(v2)
     rho = jnp.clip(jnp.where(s > 0, pair.k / jnp.where(s > 0, s, 1), 0), -1, 1)
 
+    smooth = not any(jumps1) and not any(jumps2)
+
     def step(total, terms):
         (r1, c1), (r2, c2) = terms
-        return total * rho + (r1 * r2 + r1 * c2 + c1 * r2), None
+        return total * rho + (r1 * r2 if smooth else r1 * r2 + r1 * c2 + c1 * r2), None
 
-    reverse = jax.tree.map(lambda a: a[::-1], ((r1, c1), (r2, c2)))
+    reverse = jax.tree.map(lambda a: a[::-1], ((r1, None if smooth else c1), (r2, None if smooth else c2)))
     start = jnp.zeros(jnp.broadcast_shapes(rho.shape, v1.shape, v2.shape), rho.dtype)
     total, _ = jax.lax.scan(step, start, reverse, unroll=8)
     tail = jax.lax.stop_gradient(_defect(first, r1, c1, v1, means[0]) * _defect(second, r2, c2, v2, means[1]))
@@ -228,8 +231,22 @@ class Series(Dual):
     def __call__(self, z):
         return self.function(z)
 
+    @property
+    def carries_gap(self):  # type: ignore[override]
+        return not self.kinked
+
+    def image(self, pair):
+        return None if self.kinked else smooth_image(self.function, pair, _order(jnp.result_type(pair.k)))
+
     def kernel(self, pair):
+        image = self.image(pair)
+        if image is not None:
+            return image[0]
         return _expectation(self.function, self.function, self.jumps, self.jumps, pair, True)
+
+    def gap(self, pair):
+        image = self.image(pair)
+        return None if image is None else image[1]
 
     def derivative_kernel(self, pair):
         f = derivative(self.function)
