@@ -13,7 +13,7 @@ import numpy as np
 
 from widelimit.duals._dual import Dual, Pair, derivative, deviation, half_line_rule, moment
 from widelimit.duals._rectified import _theta
-from widelimit.duals._smooth_series import smooth_image
+from widelimit.duals._smooth_series import smooth_image, smooth_kernel
 
 __all__ = ["Series", "jumps", "series_cross"]
 
@@ -250,6 +250,8 @@ class Series(Dual):
 
     def derivative_kernel(self, pair):
         f = derivative(self.function)
+        if not self.kinked:
+            return smooth_kernel(f, pair, _order(jnp.result_type(pair.k)))
         return _expectation(f, f, self.derivative_jumps, self.derivative_jumps, pair, True)
 
     def second_moment(self, v):

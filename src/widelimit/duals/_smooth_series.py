@@ -17,52 +17,60 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from widelimit.duals._dual import Pair, derivative, deviation, half_line_rule
+from widelimit.duals._dual import PANEL, Pair, derivative, deviation, half_line_rule
 
-__all__ = ["smooth_image"]
+__all__ = ["smooth_image", "smooth_kernel"]
 
 
 @functools.lru_cache(maxsize=4)
-def _rule(order: int):
-    """Nodes z > 0 and the matrices ``w_i he_k(z_i)`` of even and of odd k, ``he_k = He_k / sqrt(k!)``."""
+def _rule(order: int, panel: int):
+    """Nodes z > 0, weights w, and ``w_i he_k(z_i)`` for even and for odd k, ``he_k = He_k / sqrt(k!)``.
+
+    The nodes in panels of a given length: sums over the nodes of one and then over panels round less than a long one.
+    """
     z, w = half_line_rule()
     z, w = z[z > 0], w[z > 0]
     rows = [w, z * w]
     for k in range(1, order - 1):
         rows.append((z * rows[k] - np.sqrt(k) * rows[k - 1]) / np.sqrt(k + 1))
-    return z, np.stack(rows[0:order:2]), np.stack(rows[1:order:2])
+    H = np.stack(rows).reshape(order, -1, panel or len(z))
+    return z, w.reshape(H.shape[1:]), H[0::2], H[1::2]
 
 
 class _Side(NamedTuple):
-    """Of one of the two variances v: ``sqrt(v)``, ``sqrt(h)``, ``b_k(v)`` of even and of odd k, the root of Parseval's
-    defect, and ``E[phi'(u)]``."""
+    """Of one of the two variances v: ``sqrt(v)``, ``sqrt(h)``, ``b_k(v)`` and the root of Parseval's defect, both of
+    even and of odd k, and ``E[phi'(u)]``."""
 
     sigma: Any
     root: Any
     b: tuple[Any, Any]
-    tail: Any
+    tail: tuple[Any, Any]
     slope: Any
 
 
 def _side(function, v, order: int) -> _Side:
     """The b_k are exact zeros where the function is odd or even."""
     dtype = jnp.result_type(v)
-    z, even, odd = (jnp.asarray(a, dtype) for a in _rule(order))
-    nodes, weights = (jnp.asarray(a, dtype) for a in half_line_rule())
+    z, w, *tables = (jnp.asarray(a, dtype) for a in _rule(order, 0 if dtype == jnp.float64 else PANEL))
     sigma = deviation(v)
-    values = function(sigma[..., None] * nodes)
-    h = values**2 @ weights
+    u = sigma[..., None] * z
+    right, left = function(u), function(-u)
+    halves = [part.reshape(*v.shape, *w.shape) / 2 for part in (right + left, right - left)]
+    squares = [2 * (part**2 * w).sum(-1).sum(-1) for part in halves]
+    h = squares[0] + squares[1]
     root = deviation(h)
     inverse = 1 / jnp.where(h > 0, root, jnp.inf)
-    right, left = values[..., len(z) :], values[..., : len(z)][..., ::-1]
-    b = tuple(jnp.moveaxis(part @ H.T, -1, 0) * inverse for part, H in ((right + left, even), (right - left, odd)))
-    # below the rounding of the sums that it is the difference of the defect is not known
-    defect = 1 - 8 * jnp.finfo(dtype).eps - sum((a**2).sum(0) for a in b)
-    tail = jax.lax.stop_gradient(jnp.sqrt(jnp.where(h > 0, jnp.maximum(defect, 0), 0)))
+    b, tail = [], []
+    for part, table, square in zip(halves, tables, squares, strict=True):
+        coefficients = 2 * jnp.einsum("...pn,kpn->k...p", part, table).sum(-1) * inverse
+        # below the rounding of the sums that it is the difference of the defect is not known
+        defect = square * inverse**2 - (coefficients**2).sum(0) - 8 * jnp.finfo(dtype).eps
+        b.append(coefficients)
+        tail.append(jax.lax.stop_gradient(jnp.sqrt(jnp.maximum(defect, 0))))
     # by Stein's lemma the coefficient of order 1 over sqrt(v)
     at_zero = derivative(function)(jnp.zeros((), dtype))
     slope = jnp.where(v > 0, b[1][0] * root / jnp.where(v > 0, sigma, 1), at_zero)
-    return _Side(sigma, root, b, tail, jax.lax.stop_gradient(slope))
+    return _Side(sigma, root, tuple(b), tuple(tail), jax.lax.stop_gradient(slope))
 
 
 def smooth_image(function, pair: Pair, order: int):
@@ -79,31 +87,56 @@ def smooth_image(function, pair: Pair, order: int):
     tau = jnp.where(near, rho, -rho)
     edge = jnp.where(positive, jnp.where(near, m, p) * inverse, 1)
     q = 1 - tau + jax.lax.stop_gradient(edge - (1 - tau))
-    small = size * _sums(tau, q, near, v1 == v2, one.b, two.b, one.tail, two.tail)
+    direct, small = (size * a for a in _sums(tau, q, near, v1 == v2, one.b, two.b, one.tail, two.tail))
     large = 2 * size - small
     # where a variance is 0 rho is not differentiable, but K is: its slope is E[phi'(u)] E[phi'(v)] (Price 1958)
     edgeless = jnp.where(positive, 0, one.slope * two.slope) * (k - jax.lax.stop_gradient(k))
-    kernel = jnp.where(near, size - small, small - size) + edgeless
+    value = jnp.where(2 * small < size, jnp.where(near, size - small, small - size), direct)
+    kernel = direct + jax.lax.stop_gradient(value - direct) + edgeless
     gap = jax.lax.stop_gradient((jnp.where(near, small, large), jnp.where(near, large, small)))
     return kernel, gap
 
 
 @jax.jit  # traced once, not once a layer
 def _sums(tau, q, near, equal, b1, b2, tail1, tail2):
-    """``1 -+ K/s'``, whichever is the smaller by the sign of rho: see the top of the file."""
-    shape = jnp.broadcast_shapes(tau.shape, tail1.shape, tail2.shape)
+    """``K/s'`` and, not differentiable, ``1 -+ K/s'``, the minus for positive rho: see the top of the file."""
+    shape = jnp.broadcast_shapes(tau.shape, tail1[0].shape, tail2[0].shape)
     sign = jnp.where(near, 1.0, -1.0).astype(q.dtype)
 
     def step(state, terms):
-        y, total, evens, uneven = state  # y = 1 - tau^k
+        y, direct, total, evens, uneven = state  # y = 1 - tau^k
         (e1, o1), (e2, o2) = terms
-        even, next_y = e1 * e2, q + tau * y
-        total = total + even * y + sign * (o1 * o2) * next_y
+        even, odd, next_y = e1 * e2, sign * (o1 * o2), q + tau * y
+        direct = direct + even * (1 - y) + odd * (1 - next_y)
+        total = total + even * y + odd * next_y
         uneven = uneven + (e1 - e2) ** 2 + (o1 - o2) ** 2
-        return (q + tau * next_y, total, evens + even, uneven), None
+        return (q + tau * next_y, direct, total, evens + even, uneven), None
 
-    start = (jnp.zeros(shape, q.dtype),) * 4
-    (y, total, evens, uneven), _ = jax.lax.scan(step, start, (b1, b2), unroll=4)
-    total, evens = total + tail1 * tail2 * y, evens + tail1 * tail2
-    uneven = uneven + (tail1 - tail2) ** 2
-    return jnp.where(near, total, 2 * evens - total) + jnp.where(equal, 0, uneven / 2)
+    start = (jnp.zeros(shape, q.dtype),) * 5
+    state, _ = jax.lax.scan(step, start, (b1, b2), unroll=4)
+    # what is left out as if of the first orders left out
+    _, direct, total, evens, uneven = step(state, (tail1, tail2))[0]
+    small = jnp.where(near, total, 2 * evens - total) + jnp.where(equal, 0, uneven / 2)
+    return direct, jax.lax.stop_gradient(small)
+
+
+def smooth_kernel(function, pair: Pair, order: int):
+    """K of a function without jumps, where the gap of the pair does not matter."""
+    v1, v2 = jnp.asarray(pair.v1), jnp.asarray(pair.v2)
+    one = _side(function, v1, order)
+    two = one if pair.v2 is pair.v1 else _side(function, v2, order)
+    s = one.sigma * two.sigma
+    rho = jnp.clip(pair.k / jnp.where(s > 0, s, jnp.inf), -1, 1)
+    total = _power_series(rho, one.b, two.b, one.tail, two.tail)
+    return one.root * two.root * total
+
+
+@jax.jit
+def _power_series(rho, b1, b2, tail1, tail2):
+    def step(total, terms):
+        (e1, o1), (e2, o2) = terms
+        return (total * rho + o1 * o2) * rho + e1 * e2, None
+
+    start = jnp.broadcast_to(tail1[1] * tail2[1] * rho + tail1[0] * tail2[0], jnp.shape(rho + tail1[0] * tail2[0]))
+    reverse = jax.tree.map(lambda a: a[::-1], (b1, b2))
+    return jax.lax.scan(step, start, reverse, unroll=4)[0]
