@@ -24,7 +24,7 @@ __all__ = ["smooth_image", "smooth_kernel"]
 
 @functools.lru_cache(maxsize=4)
 def _rule(order: int, panel: int):
-    """Nodes z > 0, weights w, and ``w_i he_k(z_i)`` for even and for odd k, ``he_k = He_k / sqrt(k!)``.
+    """Nodes z and -z on an axis of two, weights w, and ``w_i he_k(z_i)``, ``he_k = He_k / sqrt(k!)``: (parity, k/2, ...).
 
     The nodes in panels of a given length: sums over the nodes of one and then over panels round less than a long one.
     """
@@ -33,44 +33,40 @@ def _rule(order: int, panel: int):
     rows = [w, z * w]
     for k in range(1, order - 1):
         rows.append((z * rows[k] - np.sqrt(k) * rows[k - 1]) / np.sqrt(k + 1))
-    H = np.stack(rows).reshape(order, -1, panel or len(z))
-    return z, w.reshape(H.shape[1:]), H[0::2], H[1::2]
+    H = np.stack(rows).reshape(order // 2, 2, -1, panel or len(z)).swapaxes(0, 1)
+    return np.stack([z, -z]).reshape(2, *H.shape[2:]), 2 * w.reshape(H.shape[2:]), 2 * H
 
 
 class _Side(NamedTuple):
-    """Of one of the two variances v: ``sqrt(v)``, ``sqrt(h)``, ``b_k(v)`` and the root of Parseval's defect, both of
-    even and of odd k, and ``E[phi'(u)]``."""
+    """Of one of the two variances v: ``sqrt(v)``, ``sqrt(h)``, ``b_k(v)`` (k/2, parity, ...), the root of Parseval's
+    defect (parity, ...), and ``E[phi'(u)]``."""
 
     sigma: Any
     root: Any
-    b: tuple[Any, Any]
-    tail: tuple[Any, Any]
+    b: Any
+    tail: Any
     slope: Any
 
 
 def _side(function, v, order: int) -> _Side:
     """The b_k are exact zeros where the function is odd or even."""
     dtype = jnp.result_type(v)
-    z, w, *tables = (jnp.asarray(a, dtype) for a in _rule(order, 0 if dtype == jnp.float64 else PANEL))
+    z, w, H = (jnp.asarray(a, dtype) for a in _rule(order, 0 if dtype == jnp.float64 else PANEL))
     sigma = deviation(v)
-    u = sigma[..., None] * z
-    right, left = function(u), function(-u)
-    halves = [part.reshape(*v.shape, *w.shape) / 2 for part in (right + left, right - left)]
-    squares = [2 * (part**2 * w).sum(-1).sum(-1) for part in halves]
+    values = function(sigma[..., None, None, None] * z)
+    right, left = values[..., 0, :, :], values[..., 1, :, :]
+    halves = jnp.stack([right + left, right - left]) / 2  # the even and the odd part
+    squares = jnp.einsum("q...pn,pn->q...p", halves**2, w).sum(-1)
     h = squares[0] + squares[1]
     root = deviation(h)
     inverse = 1 / jnp.where(h > 0, root, jnp.inf)
-    b, tail = [], []
-    for part, table, square in zip(halves, tables, squares, strict=True):
-        coefficients = 2 * jnp.einsum("...pn,kpn->k...p", part, table).sum(-1) * inverse
-        # below the rounding of the sums that it is the difference of the defect is not known
-        defect = square * inverse**2 - (coefficients**2).sum(0) - 8 * jnp.finfo(dtype).eps
-        b.append(coefficients)
-        tail.append(jax.lax.stop_gradient(jnp.sqrt(jnp.maximum(defect, 0))))
-    # by Stein's lemma the coefficient of order 1 over sqrt(v)
+    b = jnp.einsum("q...pn,qkpn->kq...p", halves, H).sum(-1) * inverse
+    # below the rounding of the sums that it is the difference of the defect is not known
+    defect = squares * inverse**2 - (b**2).sum(0) - 8 * jnp.finfo(dtype).eps
+    # by Stein's lemma E[phi'(u)] is the coefficient of order 1 over sqrt(v)
     at_zero = derivative(function)(jnp.zeros((), dtype))
-    slope = jnp.where(v > 0, b[1][0] * root / jnp.where(v > 0, sigma, 1), at_zero)
-    return _Side(sigma, root, tuple(b), tuple(tail), jax.lax.stop_gradient(slope))
+    slope = jnp.where(v > 0, b[0, 1] * root / jnp.where(v > 0, sigma, 1), at_zero)
+    return _Side(sigma, root, b, *jax.lax.stop_gradient((jnp.sqrt(jnp.maximum(defect, 0)), slope)))
 
 
 def smooth_image(function, pair: Pair, order: int):
@@ -100,7 +96,7 @@ def smooth_image(function, pair: Pair, order: int):
 @jax.jit  # traced once, not once a layer
 def _sums(tau, q, near, equal, b1, b2, tail1, tail2):
     """``K/s'`` and, not differentiable, ``1 -+ K/s'``, the minus for positive rho: see the top of the file."""
-    shape = jnp.broadcast_shapes(tau.shape, tail1[0].shape, tail2[0].shape)
+    shape = jnp.broadcast_shapes(tau.shape, tail1.shape[1:], tail2.shape[1:])
     sign = jnp.where(near, 1.0, -1.0).astype(q.dtype)
 
     def step(state, terms):
@@ -113,7 +109,7 @@ def _sums(tau, q, near, equal, b1, b2, tail1, tail2):
         return (q + tau * next_y, direct, total, evens + even, uneven), None
 
     start = (jnp.zeros(shape, q.dtype),) * 5
-    state, _ = jax.lax.scan(step, start, (b1, b2), unroll=4)
+    state, _ = jax.lax.scan(step, start, (b1, b2), unroll=2)
     # what is left out as if of the first orders left out
     _, direct, total, evens, uneven = step(state, (tail1, tail2))[0]
     small = jnp.where(near, total, 2 * evens - total) + jnp.where(equal, 0, uneven / 2)
