@@ -56,9 +56,7 @@ class DoubleDouble:
             rest = total[..., 2 * half :]
             total = total[..., :half] + total[..., half : 2 * half]
             if n % 2:
-                total = DoubleDouble(
-                    np.concatenate([total.hi, rest.hi], -1), np.concatenate([total.lo, rest.lo], -1)
-                )
+                total = DoubleDouble(np.concatenate([total.hi, rest.hi], -1), np.concatenate([total.lo, rest.lo], -1))
         return total[..., 0]
 
     def numbers(self) -> list[mpf]:

@@ -223,7 +223,10 @@ def _panels(reach: mpf, step: mpf, degree: int) -> list[tuple[mpf, mpf]]:
     edges = edges[:-1] + [edges[-1] + (reach - edges[-1]) * i / rest for i in range(rest + 1)]
     nodes = _gauss_legendre(degree, mp.prec)
     half = [
-        ((b + a) / 2 + (b - a) / 2 * x, (b - a) / 2 * w) for a, b in itertools.pairwise(edges) if b > a for x, w in nodes
+        ((b + a) / 2 + (b - a) / 2 * x, (b - a) / 2 * w)
+        for a, b in itertools.pairwise(edges)
+        if b > a
+        for x, w in nodes
     ]
     return [(s * z, w) for s in (-1, 1) for z, w in half]
 

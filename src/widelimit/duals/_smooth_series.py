@@ -24,7 +24,7 @@ __all__ = ["smooth_image", "smooth_kernel"]
 
 @functools.lru_cache(maxsize=4)
 def _rule(order: int, panel: int):
-    """Nodes z and -z on an axis of two, weights w, and ``w_i he_k(z_i)``, ``he_k = He_k / sqrt(k!)``: (parity, k/2, ...).
+    """Nodes z and -z on an axis of two, weights w, and ``w_i he_k(z_i)`` by parity and k/2, ``he_k = He_k / sqrt(k!)``.
 
     The nodes in panels of a given length: sums over the nodes of one and then over panels round less than a long one.
     """
