@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from mpmath import mp, mpf
 
 import oracle
+import widelimit as wl
+from widelimit import nn
 from widelimit.duals import Pair, Series
 
 CASES = {
@@ -50,3 +53,34 @@ def test_a_kink_at_0_costs_no_digits(name):
         pair = Pair(*map(jnp.asarray, (rho * v, v, v)))
         assert float(dual.kernel(pair)) == pytest.approx(exact[0], rel=2e-13)
         assert float(dual.derivative_kernel(pair)) == pytest.approx(exact[1], rel=2e-13)
+
+
+@pytest.mark.parametrize("name", ["tanh", "sigmoid", "softplus", "silu"])
+@pytest.mark.usefixtures("float64")
+def test_small_gaps_keep_their_digits(name):
+    """``s' - K`` and ``s' + K`` at angles where the difference of the two would lose half of the digits."""
+    dual, moments = Series.of(CASES[name][0]), getattr(oracle, name)(26)
+    for v1, v2, edge in ((1.5, 1.5, 1e-9), (0.5, 0.5, 1e-5), (1.5, 1.25, 1e-9)):
+        with mp.workdps(40):
+            s, m = mp.sqrt(mpf(v1) * mpf(v2)), mpf(edge)
+            k, h1, h2 = s - m, *(moments(mpf(v), mpf(v), mpf(v))[0] for v in (v1, v2))
+            below = mp.sqrt(h1 * h2) - moments(mpf(v1), mpf(v2), k)[0]
+            above = mp.sqrt(h1 * h2) + moments(mpf(v1), mpf(v2), -k)[0]
+        near = Pair(*map(jnp.asarray, (float(k), v1, v2, edge, float(2 * s - m))))
+        far = Pair(*map(jnp.asarray, (-float(k), v1, v2, float(2 * s - m), edge)))
+        tolerance = 1e-12 if v1 == v2 else 1e-10  # then a difference of coefficients is part of it
+        assert float(dual.gap(near)[0]) == pytest.approx(float(below), rel=tolerance)
+        assert float(dual.gap(far)[1]) == pytest.approx(float(above), rel=tolerance)
+        assert float(dual.kernel(near)) == pytest.approx(float(mp.sqrt(h1 * h2) - below), rel=4e-15)
+
+
+def test_chaotic_tanh_in_float32():
+    """Each layer doubles a small angle, and so the rounding of k."""
+    x = np.random.default_rng(3).normal(size=(2, 3)).astype(np.float32)
+    x[1] = x[0] + np.float32(1e-2) * x[1]
+    net = nn.Sequential(*[m for _ in range(8) for m in (nn.Dense(8, 2.5), nn.Tanh())], nn.Dense(1, 2.5))
+    got = wl.gram(wl.kernels(net), jnp.asarray(x[:1]), jnp.asarray(x[1:]))
+    numbers = [[float(a) for a in row] for row in x]
+    exact = oracle.fully_connected(oracle.tanh(24), *numbers, depth=8, W_std=2.5)
+    assert float(got.nngp[0, 0]) == pytest.approx(float(exact.nngp), rel=1e-5)
+    assert float(got.ntk[0, 0]) == pytest.approx(float(exact.ntk), rel=1e-5)

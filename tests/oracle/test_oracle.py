@@ -172,6 +172,16 @@ def test_one_hidden_layer_against_monte_carlo(name):
         assert abs(error) < 4 * sample.std() / np.sqrt(neurons)
 
 
+@pytest.mark.parametrize("make", [oracle.tanh, oracle.sigmoid, oracle.softplus, oracle.silu])
+@pytest.mark.parametrize("std", [0.25, 1.0])
+def test_arrays_of_31_digits_agree_with_single_numbers(make, std):
+    """Up to 26 digits the sums are taken with arrays, beyond with mpmath's numbers."""
+    with mp.workdps(60):
+        covariance = [mpf(x) * mpf(std) ** 2 for x in (1, 0.75, -0.5)]
+        for few, many in zip(make(26)(*covariance), make(27)(*covariance), strict=True):
+            assert abs(few - many) <= mpf(10) ** -25 * abs(many)
+
+
 def test_derivative():
     with mp.workdps(100):
         assert abs(oracle.derivative(lambda t: mp.sin(3 * t), 0.5) - 3 * mp.cos(mpf(3) / 2)) < mpf(10) ** -50

@@ -80,3 +80,20 @@ def test_reverse_mode_is_forward_mode():
     both = jax.jit(lambda p, q: (jax.jacfwd(ntk)(p, q), jax.grad(ntk)(p, q)))
     for p, q in PLACES.values():
         np.testing.assert_allclose(*both(jnp.asarray(p), jnp.asarray(q)), rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("name", ["tanh", "silu"])
+@pytest.mark.usefixtures("float64")
+def test_gradient_of_a_series_at_zero_without_bias(name):
+    """The correlation with 0 is not defined, but the kernels are differentiable there."""
+    layer, moments = {"tanh": (nn.Tanh(), oracle.tanh(26)), "silu": (nn.Silu(), oracle.silu(26))}[name]
+    kernels = wl.kernels(nn.Sequential(nn.Dense(8, W_STD), layer, nn.Dense(8, W_STD), layer, nn.Dense(1, W_STD)))
+    got = jax.jit(jax.jacfwd(lambda t: jnp.stack(kernels(t * V, jnp.asarray(X)))))(0.0)
+
+    def exact(t):
+        moved = [t * mpf(float(v)) for v in V]
+        return oracle.fully_connected(moments, moved, [float(a) for a in X], depth=2, W_std=W_STD)
+
+    for i in range(2):
+        truth = oracle.derivative(lambda t, i=i: exact(t)[i], digits=12)
+        assert float(got[i]) == pytest.approx(float(truth), rel=1e-10)

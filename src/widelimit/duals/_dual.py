@@ -67,6 +67,10 @@ class Dual:
         """``(m', p') = s' -+ K`` of the image, ``s' = sqrt(E[phi(u)^2] E[phi(v)^2])``; None: not known exactly."""
         return None
 
+    def image(self, pair: Pair) -> tuple[Any, tuple[Any, Any]] | None:
+        """`kernel` and `gap` of duals that get both from the same sums; None: they have nothing in common."""
+        return None
+
     def root(self, pair: Pair):
         """``sqrt(E[phi(u)^2]) - sqrt(E[phi(v)^2])``: the r of the image."""
         return jnp.sqrt(self.second_moment(pair.v1)) - jnp.sqrt(self.second_moment(pair.v2))
@@ -127,7 +131,11 @@ def derivative(function):
     return lambda z: jax.jvp(function, (z,), (jnp.ones_like(z),))[1]
 
 
-def half_line_rule(cutoff: float = 13.0, order: int = 24):
+# Nodes in one panel of `half_line_rule`.
+PANEL = 24
+
+
+def half_line_rule(cutoff: float = 13.0, order: int = PANEL):
     """Nodes and weights of ``int phi(z) exp(-z^2/2)/sqrt(2 pi) dz``: Gauss-Legendre panels on either side of 0.
 
     A kink or jump at 0 does no harm; panels shrink towards 0.  Error ~ 1e-16 for smooth halves, tail 1e-37.

@@ -13,6 +13,7 @@ import numpy as np
 
 from widelimit.duals._dual import Dual, Pair, derivative, deviation, half_line_rule, moment
 from widelimit.duals._rectified import _theta
+from widelimit.duals._smooth_series import smooth_image, smooth_kernel
 
 __all__ = ["Series", "jumps", "series_cross"]
 
@@ -179,11 +180,13 @@ def _expectation(first, second, jumps1, jumps2, pair: Pair, same: bool, means=(N
     s = deviation(v1) * deviation(v2)
     rho = jnp.clip(jnp.where(s > 0, pair.k / jnp.where(s > 0, s, 1), 0), -1, 1)
 
+    smooth = not any(jumps1) and not any(jumps2)
+
     def step(total, terms):
         (r1, c1), (r2, c2) = terms
-        return total * rho + (r1 * r2 + r1 * c2 + c1 * r2), None
+        return total * rho + (r1 * r2 if smooth else r1 * r2 + r1 * c2 + c1 * r2), None
 
-    reverse = jax.tree.map(lambda a: a[::-1], ((r1, c1), (r2, c2)))
+    reverse = jax.tree.map(lambda a: a[::-1], ((r1, None if smooth else c1), (r2, None if smooth else c2)))
     start = jnp.zeros(jnp.broadcast_shapes(rho.shape, v1.shape, v2.shape), rho.dtype)
     total, _ = jax.lax.scan(step, start, reverse, unroll=8)
     tail = jax.lax.stop_gradient(_defect(first, r1, c1, v1, means[0]) * _defect(second, r2, c2, v2, means[1]))
@@ -205,7 +208,7 @@ class Series(Dual):
     """``phi`` given as a JAX function; ``E[phi(u) phi(v)] = sum_k a_k(v1) a_k(v2) rho^k``, ``rho = k/s``.
 
     ``a_k(v) = E[phi(sqrt(v) z) He_k(z)] / sqrt(k!)`` by quadrature on either side of 0, 256 terms in float64 and 96
-    in float32.  Jumps at 0 of phi and its first nine derivatives (relu-like, elu, selu) are subtracted as multiples of
+    in float32, twice as many for phi'.  Jumps at 0 of phi and its first nine derivatives (relu-like, elu, selu) are subtracted as multiples of
     ``max(z, 0)^i``, whose expectations are closed (in float32 those of phi, phi', phi'').  What is cut off is at most
     Parseval's defect ``E[phi^2] - sum_k a_k^2`` (`error`).  Source: Mehler 1866; Daniely et al. 2016, section 11
     (dual activations).
@@ -228,11 +231,27 @@ class Series(Dual):
     def __call__(self, z):
         return self.function(z)
 
+    @property
+    def carries_gap(self):  # type: ignore[override]
+        return not self.kinked
+
+    def image(self, pair):
+        return None if self.kinked else smooth_image(self.function, pair, _order(jnp.result_type(pair.k)))
+
     def kernel(self, pair):
+        image = self.image(pair)
+        if image is not None:
+            return image[0]
         return _expectation(self.function, self.function, self.jumps, self.jumps, pair, True)
+
+    def gap(self, pair):
+        image = self.image(pair)
+        return None if image is None else image[1]
 
     def derivative_kernel(self, pair):
         f = derivative(self.function)
+        if not self.kinked:  # the coefficients of phi' fall off later by a factor of the order, and cost little
+            return smooth_kernel(f, pair, 2 * _order(jnp.result_type(pair.k)))
         return _expectation(f, f, self.derivative_jumps, self.derivative_jumps, pair, True)
 
     def second_moment(self, v):

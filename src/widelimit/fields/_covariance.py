@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 
-from widelimit.duals import DEFAULT_POINTS
+from widelimit.duals import DEFAULT_POINTS, Dual, Pair
 from widelimit.fields import (
     _composition,
     _gap,
@@ -75,6 +76,15 @@ class Covariance:
         None where no rule gives it.
         """
         return self._remember("gap", X, Y, tie)
+
+    def image(self, X: Node, Y: Node, tie: Tie, dual: Dual, pair: Pair):
+        """``dual.image(pair)`` of two equal functions X and Y, once for K and the gap."""
+        key, nx = ("image", id(X), id(Y), tie), len(X.shape)
+        if key not in self._memo:
+            self._alive.append((X, Y))
+            back = self._memo.get(("image", id(Y), id(X), inverse(tie, nx)))
+            self._memo[key] = dual.image(pair) if back is None else jax.tree.map(lambda a: swap(a, tie, nx), back)
+        return self._memo[key]
 
     def mean(self, X: Node):
         """``E[X]`` over X's axes."""

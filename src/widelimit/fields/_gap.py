@@ -323,5 +323,6 @@ def _nonlinearity_gap(cov, X, Y, tie):
     if k is None:
         return None
     pair = Pair(k, v1, v2) if edges is None else Pair(k, v1, v2, *edges)
-    image = first.gap(pair)
-    return None if image is None else (*image, first.root(pair))
+    image = cov.image(X, Y, tie, first, pair)
+    edges = first.gap(pair) if image is None else image[1]
+    return None if edges is None else (*edges, first.root(pair))

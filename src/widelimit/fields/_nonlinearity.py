@@ -52,7 +52,10 @@ def _expect(cov, X, Y, tie, derivative: bool):
         return first.derivative_second_moment(variance) if derivative else first.second_moment(variance)
     pair = gaussian_pair(cov, u, v, tie, first.wants_gap or second.wants_gap)
     if first == second:
-        return first.derivative_kernel(pair) if derivative else first.kernel(pair)
+        if derivative:
+            return first.derivative_kernel(pair)
+        image = cov.image(X, Y, tie, first, pair)
+        return first.kernel(pair) if image is None else image[0]
     if isinstance(first, PiecewiseLinear) and isinstance(second, PiecewiseLinear):
         return piecewise_linear_cross(first, second, pair, derivative)
     one, two = as_kinked(first), as_kinked(second)
