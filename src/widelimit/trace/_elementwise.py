@@ -330,7 +330,8 @@ def _select_by_mask(interpreter, equation, values):
     values = fields_of(equation, values[1:])
 
     def choose(nodes):
-        terms = [(jnp.where(mask == i, 1.0, 0.0).astype(interpreter.dtype), _as_node(x)) for i, x in enumerate(nodes)]
+        indicators = [jnp.where(mask == i, 1.0, 0.0).astype(interpreter.dtype) for i in range(len(nodes))]
+        terms: list[tuple[Any, Node]] = [(c, _as_node(x)) for c, x in zip(indicators, nodes, strict=True)]
         return Sum([t for t in terms if not _known_zero(t[1])] or terms)  # a mean of 0 stays a structural zero
 
     return _blocks(equation, values, choose)

@@ -164,7 +164,7 @@ class Interpreter:
         params = {
             k: available(v) if k in ("new_dtype", "dtype", "index_dtype") else v for k, v in equation.params.items()
         }
-        if equation.name == "convert_element_type" and jnp.issubdtype(params["new_dtype"], jnp.floating):
+        if equation.name == "convert_element_type" and jnp.issubdtype(equation.params["new_dtype"], jnp.floating):
             return [Det(jnp.asarray(arrays[0]).astype(self.dtype))]
         arrays = [
             jnp.broadcast_to(a, shape) if not _is_key(a) and jnp.shape(a) != shape else a
@@ -213,11 +213,11 @@ class Interpreter:
         return np.zeros(field.shape) if total is None else total
 
 
-def available(dtype):
+def available(dtype: Any) -> Any:
     """The type at hand: programs are traced in 64 bits, and run in those of the input."""
-    return (
-        dtype if dtype is None or jnp.issubdtype(dtype, jax.dtypes.extended) else jax.dtypes.canonicalize_dtype(dtype)
-    )
+    if dtype is None or jnp.issubdtype(dtype, jax.dtypes.extended):
+        return dtype
+    return jax.dtypes.canonicalize_dtype(dtype)
 
 
 def _is_key(value) -> bool:
