@@ -208,8 +208,7 @@ def single(cov, A: Recurrence) -> _Single:
 
 def _like(new, old):
     """Of the type of the state it takes the place of."""
-    leaves = jax.tree.leaves(old)
-    dtype = jnp.result_type(*leaves) if leaves else jnp.result_type(float)
+    dtype = jnp.result_type(*jax.tree.leaves(old), jnp.float32)
     return jax.tree.map(lambda a: jnp.asarray(a, dtype), new)
 
 
