@@ -7,14 +7,16 @@ import functools
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from widelimit.duals._dual import Dual, Pair, Sides, deviation
-from widelimit.duals._mills import ROOT_TAU, bend, flux, mills
+from widelimit.duals._mills import ROOT_TAU, bend, mills
 from widelimit.duals._rectified import _angle
-from widelimit.duals._wedge import Wedge, both_below, crossed, edge, facing, one_below, sine
+from widelimit.duals._wedge import Wedge, below, edge, facing_and_crossed, legendre, sine
 
 __all__ = ["Elu"]
+
+# Below this difference of deviations four Gauss-Legendre nodes are exact, above it differences lose few digits.
+_SHORT = 1 / 8
 
 # Functions below are of phi(z) = z if z > 0 else gamma (e^z - 1); gamma is their first argument.
 
@@ -37,7 +39,8 @@ def _parts(gamma, v1, v2, m, p):
     """near, and ``E[phi phi]``: if near, what it lacks of its value at rho = 1; else itself."""
     w = Wedge.of(v1, v2, m, p)
     relu = w.s * jnp.where(w.near, w.h2 - w.g / (2 * jnp.pi), w.g / (2 * jnp.pi))
-    return w.near, relu + gamma * jnp.where(w.near, 1, -1) * facing(w) + gamma**2 * crossed(w, m)
+    facing, crossed = facing_and_crossed(w, m)
+    return w.near, relu + gamma * jnp.where(w.near, 1, -1) * facing + gamma**2 * crossed
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -52,11 +55,10 @@ def _kernel_jvp(gamma, primals, tangents):
     k, v1, v2, m, p = primals
     dk, dv1, dv2, _, _ = tangents
     out = _slope(gamma, *primals) * dk
-    q, both = sine(*primals), both_below(*primals)
-    for a, b, dv in ((v1, v2, dv1), (v2, v1, dv2)):
+    q, (one, two, both) = sine(*primals), below(*primals)
+    for a, b, dv, above in ((v1, v2, dv1, two), (v2, v1, dv2, one)):
         # E[phi''(u) phi(v)]: phi'' = (1 - gamma) delta + gamma e^u 1(u < 0)
         s = jnp.where(a > 0, deviation(a), 1)
-        above = one_below(k, b, a, m, p)
         right = k * (above - 1 / (2 * ROOT_TAU * s)) + b * edge(k, b, a, m, p)
         curved = right + gamma * (both - mills(s) / ROOT_TAU + above)
         value = (1 - gamma) * _mean(gamma, b * q**2) / (ROOT_TAU * s) + gamma * curved
@@ -67,41 +69,28 @@ def _kernel_jvp(gamma, primals, tangents):
 def _slope(gamma, k, v1, v2, m, p):
     # E[phi' phi']
     theta = _angle(k, v1, v2, m, p)
-    sides = one_below(k, v1, v2, m, p) + one_below(k, v2, v1, m, p)
-    return (jnp.pi - theta) / (2 * jnp.pi) + gamma * sides + gamma**2 * both_below(k, v1, v2, m, p)
+    one, two, both = below(k, v1, v2, m, p)
+    return (jnp.pi - theta) / (2 * jnp.pi) + gamma * (one + two) + gamma**2 * both
 
 
-def _nodes(order):
-    x, w = np.polynomial.legendre.leggauss(order)
-    return list(zip(x.tolist(), (w / 2).tolist(), strict=True))
+def _root_and_defect(gamma, v1, v2, d):
+    """``sqrt(E[phi(u)^2]) - sqrt(E[phi(v)^2])``, and at rho = 1 ``s' - E[phi phi]``, s' the product of the two roots.
 
-
-def _difference(gamma, v1, v2, d):
-    """``E[phi(u)^2] - E[phi(v)^2]``, right relatively to ``d = sqrt(v1) - sqrt(v2)``."""
-    direct = _square(gamma, v1) - _square(gamma, v2)
-    middle, slope = (deviation(v1) + deviation(v2)) / 2, 0.0
-    for x, w in _nodes(8):
-        s = middle + d * (x / 2)
-        slope = slope + w * (s + 2 * gamma**2 * s * (2 * mills(2 * s) - mills(s)) / ROOT_TAU)
-    return jnp.where(jnp.abs(d) < 0.5, d * slope, direct)
-
-
-def _defect(gamma, v1, v2, d):
-    """``s' - E[phi phi]`` at rho = 1, ``s' = sqrt(E[phi(u)^2] E[phi(v)^2])``: of second order in d."""
-    total = deviation(v1) + deviation(v2)
-    direct = (bend(4 * v1) + bend(4 * v2)) / 2 - bend(total**2)
-    near = 0.0  # of M'', weighed by what a second difference weighs it
-    for x, w in _nodes(8):
-        y = (1 + x) / 2
-        for z in (total + d * y, total - d * y):
-            near = near + w / 2 * (1 - y) * (mills(z) - z * flux(z))
-    bent = jnp.where(jnp.abs(d) < 0.5, d**2 * near, direct)
-    return jnp.maximum(d**2 / 4 + gamma**2 * bent / ROOT_TAU - _root(gamma, v1, v2, d) ** 2 / 2, 0)
-
-
-def _root(gamma, v1, v2, d):
-    size = jnp.sqrt(_square(gamma, v1)) + jnp.sqrt(_square(gamma, v2))
-    return _difference(gamma, v1, v2, d) / jnp.where(size > 0, size, 1)
+    From ``d = sqrt(v1) - sqrt(v2)``: right relatively to d, and to its square, however small.
+    """
+    total, (x, w) = deviation(v1) + deviation(v2), legendre(4)
+    h1, h2 = _square(gamma, v1), _square(gamma, v2)
+    slope = second = 0.0
+    for y, c in zip(x, w, strict=True):
+        s = total / 2 + d * (y - 0.5)
+        slope = slope + c * (s + 2 * gamma**2 * s * (2 * mills(2 * s) - mills(s)) / ROOT_TAU)
+        for z in (total + d * y, total - d * y):  # a second difference is a mean of M''
+            second = second + c * (1 - y) / 2 * ((1 + z**2) * mills(z) - z)
+    short = jnp.abs(d) < _SHORT
+    size = jnp.sqrt(h1) + jnp.sqrt(h2)
+    root = jnp.where(short, d * slope, h1 - h2) / jnp.where(size > 0, size, 1)
+    bent = jnp.where(short, d**2 * second, (bend(4 * v1) + bend(4 * v2)) / 2 - bend(total**2))
+    return root, jnp.maximum(d**2 / 4 + gamma**2 * bent / ROOT_TAU - root**2 / 2, 0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,21 +137,22 @@ class Elu(Dual):
     def derivative_kernel(self, pair):
         return self.scale**2 * _slope(self._gamma, *self._scaled(pair))
 
-    def _step(self, pair):
-        # sqrt(v1) - sqrt(v2) in units of beta
-        return (Sides.of(pair.v1, pair.v2, 0.0).root if pair.r is None else pair.r) / self.beta
+    def _sizes(self, pair):
+        # v1, v2, sqrt(v1) - sqrt(v2)
+        step = Sides.of(pair.v1, pair.v2, 0.0).root if pair.r is None else pair.r
+        v1, v2, step = jnp.broadcast_arrays(pair.v1, pair.v2, step)
+        return v1 / self.beta**2, v2 / self.beta**2, step / self.beta
 
     def gap(self, pair):
         _, v1, v2, m, p = self._scaled(pair)
         near, part = _parts(self._gamma, v1, v2, m, p)
         s = jnp.sqrt(_square(self._gamma, v1)) * jnp.sqrt(_square(self._gamma, v2))
-        below = jnp.where(near, _defect(self._gamma, v1, v2, self._step(pair)) + part, s - part)
+        below = jnp.where(near, _root_and_defect(self._gamma, *self._sizes(pair))[1] + part, s - part)
         below = jnp.where((v1 > 0) & (v2 > 0), below, 0)
         return self._size**2 * below, self._size**2 * (2 * s - below)
 
     def root(self, pair):
-        v1, v2 = (jnp.asarray(v) / self.beta**2 for v in (pair.v1, pair.v2))
-        return abs(self._size) * _root(self._gamma, v1, v2, self._step(pair))
+        return abs(self._size) * _root_and_defect(self._gamma, *self._sizes(pair))[0]
 
     def mean(self, v):
         return self._size * _mean(self._gamma, v / self.beta**2)

@@ -4,8 +4,8 @@ With ``F = -M' = 1 - x M``, each of
 
     (x + 4) M(x),    (x + 4)^2 F(x),    (x + 4) (M(0) - M(x)) / x,    (x + 4) (x - M(0) + M(x)) / x^2
 
-is a smooth function of ``(x - 4)/(x + 4)`` up to both ends; its Chebyshev expansion (computed with 80 digits) is exact to
-2e-9 with 12 terms (float32) and 1e-16 with 24 (float64).
+is a smooth function of ``(x - 4)/(x + 4)`` up to both ends; its Chebyshev expansion (computed with 80 digits) is exact
+to 2e-9 with 12 terms (float32) and 1e-16 with 24 (float64).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 
 from widelimit.duals._dual import deviation
 
-__all__ = ["ROOT_TAU", "bend", "flux", "flux_and_fall", "mills"]
+__all__ = ["ROOT_TAU", "bend", "flux", "mills", "terms", "value"]
 
 ROOT_TAU = math.sqrt(2 * math.pi)
 
@@ -57,24 +57,37 @@ _BEND = (
 )  # fmt: skip
 
 
-@functools.lru_cache(maxsize=8)
-def _powers(table: tuple[float, ...], terms: int) -> list[float]:
-    return np.polynomial.chebyshev.cheb2poly(table[:terms]).tolist()
+_TABLES = {"mills": _MILLS, "flux": _FLUX, "fall": _FALL, "bend": _BEND}
 
 
-def _sum(table, x):
-    coefficients = _powers(table, 24 if jnp.result_type(x) == jnp.float64 else 12)
+@functools.lru_cache(maxsize=16)
+def _powers(which: str, count: int) -> list[float]:
+    """Coefficients in powers of ``(x - 4)/(x + 4)``, the highest first."""
+    return np.polynomial.chebyshev.cheb2poly(_TABLES[which][:count])[::-1].tolist()
+
+
+def terms(dtype) -> int:
+    """How many are exact in dtype."""
+    return 24 if dtype == jnp.float64 else 12
+
+
+def value(which: str, x):
+    """``M(x)``, ``F(x)``, ``M(0) - M(x)`` or ``x - M(0) + M(x)``, of numbers or arrays."""
     t = (x - 4) / (x + 4)
-    out = jnp.full_like(t, coefficients[-1])
-    for c in coefficients[-2::-1]:
+    out = 0 * t
+    for c in _powers(which, terms(x.dtype)):
         out = out * t + c
-    return out
+    power, order = {"mills": (0, 1), "flux": (0, 2), "fall": (1, 1), "bend": (2, 1)}[which]
+    return x**power * out / (x + 4) ** order
+
+
+_value = jax.jit(value, static_argnums=0)  # traced once
 
 
 @jax.custom_jvp
 def mills(x):
     """``M(x)``."""
-    return _sum(_MILLS, x) / (x + 4)
+    return _value("mills", x)
 
 
 @mills.defjvp
@@ -86,7 +99,7 @@ def _mills_jvp(primals, tangents):
 @jax.custom_jvp
 def flux(x):
     """``F(x) = -M'(x) = 1 - x M(x)``, which is ``int_0^oo r e^(-x r - r^2/2) dr``."""
-    return _sum(_FLUX, x) / (x + 4) ** 2
+    return _value("flux", x)
 
 
 @flux.defjvp
@@ -95,17 +108,10 @@ def _flux_jvp(primals, tangents):
     return flux(x), (x * flux(x) - mills(x)) * dx
 
 
-def flux_and_fall(x: np.ndarray):
-    """``F(x)`` and ``M(0) - M(x)`` of numbers, right relatively."""
-    t = (x - 4) / (x + 4)
-    return (np.polynomial.chebyshev.chebval(t, a) / b for a, b in ((_FLUX, (x + 4) ** 2), (_FALL, (x + 4) / x)))
-
-
 @jax.custom_jvp
 def bend(v):
     """``x - M(0) + M(x)`` at ``x = sqrt(v)``, right relatively, differentiable at v = 0 too."""
-    x = deviation(v)
-    return v * _sum(_BEND, x) / (x + 4)
+    return _value("bend", deviation(v))
 
 
 @bend.defjvp

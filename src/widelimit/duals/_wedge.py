@@ -15,18 +15,18 @@ import numpy as np
 
 from widelimit.duals._arc import half_angle, theta_and_g
 from widelimit.duals._dual import deviation
-from widelimit.duals._mills import ROOT_TAU, bend, flux_and_fall, mills
+from widelimit.duals._mills import ROOT_TAU, bend, mills, terms, value
 from widelimit.duals._rectified import _angle
 
-__all__ = ["Wedge", "both_below", "crossed", "facing", "one_below", "sine"]
+__all__ = ["Wedge", "below", "edge", "evaluate", "facing_and_crossed", "legendre", "sine"]
 
 
 @functools.lru_cache(maxsize=1)
-def _tables() -> tuple[np.ndarray, ...]:
-    """Chebyshev coefficients of `_tilted`, `_excess`, `_facing` in `(X - 4)/(X + 4)` and the square of the angle.
+def _tables() -> dict[str, np.ndarray]:
+    """Chebyshev coefficients of the integrals of `evaluate` in ``(X - 4)/(X + 4)`` and the square of the angle.
 
-    Of ``(X + 4) int_0^1 f(X sin(angle y) / sin(angle)) dy``, for angles up to pi/2, by quadrature with the layer of width
-    1/X at y = 0 stretched.
+    Of ``(X + 4) int_0^1 f(X sin(angle y) / sin(angle)) dy``, for angles up to pi/2, by quadrature with the layer of
+    width 1/X at y = 0 stretched.
     """
     order = (40, 24)
     w, t = (np.cos(np.pi * (np.arange(n) + 0.5) / n) for n in order)
@@ -36,67 +36,78 @@ def _tables() -> tuple[np.ndarray, ...]:
     stretched = np.sinh(reach * (nodes + 1) / 2)
     y, weights = stretched / X, weights / 2 * reach / X * np.sqrt(1 + stretched**2)
     x = X * np.sin(angle * y) / np.sin(angle)
-    F, below = flux_and_fall(x)
-    out = []
-    for f in (F, x * below / X**2, np.sin(angle * (1 - y)) / np.sin(angle) * (below + x * F) / X):
+    F, fall = value("flux", x), value("fall", x)
+    facing = np.sin(angle * (1 - y)) / np.sin(angle) * (fall + x * F) / X
+    out = {}
+    for name, f in (("tilted", F), ("excess", x * fall / X**2), ("facing", facing)):
         values = (X + 4)[..., 0] * (weights * f).sum(-1)
         for n in order:  # along the first axis, then along the second
-            basis = np.cos(np.outer(np.arange(n), np.pi * (np.arange(n) + 0.5) / n)) * (2 - (np.arange(n) == 0)[:, None]) / n
+            rows = np.arange(n)
+            basis = np.cos(np.outer(rows, np.pi * (rows + 0.5) / n)) * (2 - (rows[:, None] == 0)) / n
             values = (basis @ values).T
-        out.append(values)
-    return tuple(out)
+        out[name] = values
+    return out
 
 
 @functools.lru_cache(maxsize=8)
-def _powers(which: int, terms: tuple[int, int]) -> np.ndarray:
-    table = _tables()[which][: terms[0], : terms[1]]
+def _powers(which: str, shape: tuple[int, int]) -> np.ndarray:
+    table = _tables()[which][: shape[0], : shape[1]]
     table = np.stack([np.polynomial.chebyshev.cheb2poly(row) for row in table])
-    return np.stack([np.polynomial.chebyshev.cheb2poly(column) for column in table.T], axis=1)
+    return np.stack([np.polynomial.chebyshev.cheb2poly(column) for column in table.T], axis=1)[::-1]
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _over_angle(which, X, angle):
-    terms = (24, 14) if jnp.result_type(X) == jnp.float64 else (12, 7)
+def _polynomials(names, X, angle):
+    dtype, ones = X.dtype, (1,) * (X.ndim - 1)
+    order = terms(dtype), 14 if dtype == jnp.float64 else 7
     w, t = (X - 4) / (X + 4), 8 * (angle / jnp.pi) ** 2 - 1
+    table = np.stack([_powers(name, order) for name in names], axis=-1).reshape(*order, len(names), *ones)
 
     def row(total, coefficients):
         inner = coefficients[-1]
-        for i in range(terms[1] - 2, -1, -1):
+        for i in range(order[1] - 2, -1, -1):
             inner = inner * t + coefficients[i]
         return total * w + inner, None
 
-    total, _ = jax.lax.scan(row, jnp.zeros_like(w + t), jnp.asarray(_powers(which, terms)[::-1], X.dtype))
-    return total * angle / (2 * jnp.pi * (X + 4))
+    # a loop: unrolled, there would be so many operations that compiling took longer than all the rest
+    return jax.lax.scan(row, jnp.zeros_like(w), jnp.asarray(table, dtype))[0] * angle / (2 * jnp.pi * (X + 4))
 
 
-def _tilted(X, angle):
-    """``int_0^angle F(S sin t) dt / (2 pi)``, ``X = S sin(angle)``, angle <= pi/2: Owen's T function, tilted."""
-    return _over_angle(0, X, angle)
+def evaluate(integrals) -> list:
+    """Values of integrals ``(name, X, angle)``, all in one loop.
+
+    With ``X = S sin(angle)`` and the angle at most pi/2, an integral is ``int_0^angle f dt / (2 pi)`` of
+
+        tilted: F(S sin t), which makes it Owen's T function, tilted;
+        excess: F(x) - 1 + M(0) x at x = S sin t, which is of second order in S;
+        facing: sin(angle - t)/sin(angle) N(S sin t),    N(x) = int_0^oo r^2 (1 - e^(-x r)) e^(-r^2/2) dr.
+    """
+    names, X, angle = zip(*integrals, strict=True)
+    arrays = jnp.broadcast_arrays(*X, *angle)
+    X, angle = arrays[: len(names)], arrays[len(names) :]
+    power = {"tilted": 0, "excess": 2, "facing": 1}
+    values = _polynomials(names, jnp.stack(X), jnp.stack(angle))
+    return [x ** power[name] * value for name, x, value in zip(names, X, values, strict=True)]
 
 
-def _excess(X, angle):
-    """The same of ``F(x) - 1 + M(0) x``, which is of second order in X."""
-    return X**2 * _over_angle(1, X, angle)
+def legendre(order: int):
+    """Gauss-Legendre nodes and weights of the unit interval."""
+    x, w = np.polynomial.legendre.leggauss(order)
+    return ((1 + x) / 2).tolist(), (w / 2).tolist()
 
 
-def _facing(X, angle):
-    """``int_0^angle sin(angle - t) N(S sin t) dt / (2 pi)``, ``N(x) = int_0^oo r^2 (1 - e^(-x r)) e^(-r^2/2) dr``."""
-    return X * jnp.sin(angle) * _over_angle(2, X, angle)
-
-
-def _up_to(part, half_plane, X, angle, rest):
-    """``part(X, .)`` at any angle; rest: pi less the angle; half_plane: the value at pi."""
-    wide = angle > rest
-    value = part(X, jnp.where(wide, rest, angle))
-    return jnp.where(wide, half_plane - value, value)
+def _up_to(value, half_plane, side):
+    # an integral up to an angle that may be obtuse, from that up to the acute one
+    return jnp.where(side[1], half_plane - value, value)
 
 
 class Wedge(NamedTuple):
     """The plane of a pair: ``near``: ``rho >= 0``; ``theta = arccos(rho)`` or, if not near, pi less it.
 
     h2, g: ``sin^2(theta/2)`` and ``sin theta - theta cos theta``; ``S = sqrt(v1 + v2 + 2 k)``; first and second: the
-    angles of the triangle of sides s1, s2 and S, opposite s2 and s1.  In the quadrant of negative u and v,
-    ``-u - v = r S sin t`` for t between first and ``pi - second``.
+    angles of the triangle of sides s1, s2 and S, opposite s2 and s1, or pi less it where the flag beside it is set;
+    X1, X2: s1 and s2 times ``sin theta``, which are S times the sines of second and first.  In the quadrant of
+    negative u and v, ``-u - v = r S sin t`` for t between first and ``pi - second``.
     """
 
     s1: Any
@@ -126,31 +137,31 @@ class Wedge(NamedTuple):
             point = (other * q == 0) & (along == 0)  # no triangle: as one of two equal sides
             across = jnp.where(point, 1, other * q)
             along = jnp.where(point & near, 1, along)
-            sides.append((jnp.arctan2(across, along), jnp.arctan2(across, -along)))
-        return cls(s1, s2, s, near, theta, h2, g, S, *sides, s1 * q, s2 * q)
+            sides.append((jnp.arctan2(across, jnp.abs(along)), along < 0))
+        return cls(s1, s2, s, near, theta, h2, g, S, sides[0], sides[1], s1 * q, s2 * q)
+
+    def corners(self, name: str) -> list:
+        """The integrals, for `evaluate`, up to the acute angles of first and second."""
+        return [(name, X, angle) for X, (angle, _) in ((self.X2, self.first), (self.X1, self.second))]
 
 
-def facing(w: Wedge):
-    """``E[u+ (1 - e^v) 1(v < 0)] + E[v+ (1 - e^u) 1(u < 0)]``, a sum of positive terms."""
-    total = 0.0
-    for a, b, X in ((w.s1, w.s2, w.X2), (w.s2, w.s1, w.X1)):
-        total = total + a * _facing(X, w.theta) + jnp.where(w.near, 0, a * b * (1 - 2 * w.h2) * mills(b) / ROOT_TAU)
-    return total
+def facing_and_crossed(w: Wedge, m):
+    """``E[u+ (1 - e^v) 1(v < 0)] + E[v+ (1 - e^u) 1(u < 0)]`` and ``E[(1 - e^u)(1 - e^v) 1(u < 0, v < 0)]``.
 
-
-def crossed(w: Wedge, m):
-    """``E[(1 - e^u)(1 - e^v) 1(u < 0, v < 0)]``: if near, what it lacks of its value at rho = 1; else itself."""
-    half = bend(w.S**2) / ROOT_TAU
-    corners = _up_to(_excess, half, w.X2, *w.first) + _up_to(_excess, half, w.X1, *w.second)
-    sides = _excess(w.X1, w.theta) + _excess(w.X2, w.theta)
+    Of the second, if near, what it lacks of its value at rho = 1.  The first is a sum of positive terms.
+    """
     total = w.s1 + w.s2
-    gap = 2 * m / jnp.where(total > 0, total + w.S, 1)
-    nodes, weights = np.polynomial.legendre.leggauss(10)
-    lost = 0.0
-    for x, c in zip((nodes + 1) / 2, weights / 2, strict=True):  # the integral of 1 - F from S to s1 + s2
-        z = w.S + gap * float(x)
-        lost = lost + float(c) * z * mills(z)
-    return jnp.where(w.near, gap * lost / ROOT_TAU - sides + corners, half - corners - sides)
+    gap = 2 * m / jnp.where(total > 0, total + w.S, 1)  # s1 + s2 - S
+    nodes, weights = legendre(7)
+    between = [w.S + gap * x for x in nodes]
+    sides = [(name, X, w.theta) for name in ("excess", "facing") for X in (w.X1, w.X2)]
+    first, second, side1, side2, facing1, facing2 = evaluate(w.corners("excess") + sides)
+    opposite = jnp.where(w.near, 0, w.s * (1 - 2 * w.h2) * (mills(w.s1) + mills(w.s2)) / ROOT_TAU)
+    facing = w.X1 * facing2 + w.X2 * facing1 + opposite
+    half = bend(w.S**2) / ROOT_TAU
+    corners = _up_to(first, half, w.first) + _up_to(second, half, w.second)
+    lost = gap * sum(c * z * mills(z) for c, z in zip(weights, between, strict=True)) / ROOT_TAU
+    return facing, jnp.where(w.near, lost + corners, half - corners) - side1 - side2
 
 
 @jax.custom_jvp
@@ -162,7 +173,7 @@ def sine(k, v1, v2, m, p):
 
 @sine.defjvp
 def _sine_jvp(primals, tangents):
-    s, near, h2 = half_angle(*primals[1:])
+    _, near, h2 = half_angle(*primals[1:])
     c = jnp.where(near, 1 - 2 * h2, 2 * h2 - 1)
     return sine(*primals), c * jax.jvp(_angle, primals, tangents)[1]
 
@@ -177,39 +188,25 @@ def edge(k, v1, v2, m, p):
 
 
 @jax.custom_jvp
-def one_below(k, v1, v2, m, p):
-    """``E[1(u > 0) e^v 1(v < 0)]``."""
-    _, near, h2 = half_angle(v1, v2, m, p)
-    s2, (theta, _) = deviation(v2), theta_and_g(h2)
-    value = _tilted(s2 * 2 * jnp.sqrt(h2 * (1 - h2)), theta)
-    return jnp.where(near, value, mills(s2) / ROOT_TAU - value)
-
-
-@one_below.defjvp
-def _one_below_jvp(primals, tangents):
-    k, v1, v2, _m, _p = primals
-    dk, dv1, dv2, _, _ = tangents
-    value, on_u = one_below(*primals), edge(*primals)
-    turn = jax.jvp(_angle, primals, tangents)[1] / (2 * jnp.pi)
-    slope = value - _over(1 / (2 * ROOT_TAU), deviation(v2))
-    return value, turn + on_u * (dk - k * _over(dv1, 2 * v1)) + slope * dv2 / 2
-
-
-@jax.custom_jvp
-def both_below(k, v1, v2, m, p):
-    """``E[e^(u + v) 1(u < 0, v < 0)]``."""
+def below(k, v1, v2, m, p):
+    """``E[1(u > 0) e^v 1(v < 0)]``, ``E[e^u 1(u < 0) 1(v > 0)]``, ``E[e^(u + v) 1(u < 0, v < 0)]``."""
     w = Wedge.of(v1, v2, m, p)
-    half = mills(w.S) / ROOT_TAU
-    return half - _up_to(_tilted, half, w.X2, *w.first) - _up_to(_tilted, half, w.X1, *w.second)
+    sides = [("tilted", X, w.theta) for X in (w.X2, w.X1)]
+    parts = evaluate(sides + w.corners("tilted"))
+    first, second, half = (mills(x) / ROOT_TAU for x in (w.s2, w.s1, w.S))
+    one, two = jnp.where(w.near, parts[0], first - parts[0]), jnp.where(w.near, parts[1], second - parts[1])
+    return one, two, half - _up_to(parts[2], half, w.first) - _up_to(parts[3], half, w.second)
 
 
-@both_below.defjvp
-def _both_below_jvp(primals, tangents):
+@below.defjvp
+def _below_jvp(primals, tangents):
     k, v1, v2, m, p = primals
     dk, dv1, dv2, _, _ = tangents
-    value = both_below(*primals)
+    one, two, both = below(*primals)
     turn = jax.jvp(_angle, primals, tangents)[1] / (2 * jnp.pi)
-    out = value * (dk + (dv1 + dv2) / 2) - turn
     on_u, on_v = edge(*primals), edge(k, v2, v1, m, p)
-    out = out - on_u * (dk + dv1 / 2 - k * _over(dv1, 2 * v1)) - on_v * (dk + dv2 / 2 - k * _over(dv2, 2 * v2))
-    return value, out
+    d1, d2 = k * _over(dv1, 2 * v1), k * _over(dv2, 2 * v2)
+    out1 = turn + on_u * (dk - d1) + (one - _over(1 / (2 * ROOT_TAU), deviation(v2))) * dv2 / 2
+    out2 = turn + on_v * (dk - d2) + (two - _over(1 / (2 * ROOT_TAU), deviation(v1))) * dv1 / 2
+    out = both * (dk + (dv1 + dv2) / 2) - turn - on_u * (dk + dv1 / 2 - d1) - on_v * (dk + dv2 / 2 - d2)
+    return (one, two, both), (out1, out2, out)
