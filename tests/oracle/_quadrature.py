@@ -96,23 +96,17 @@ def _normal(z):
 def _elu_like(scale: Callable[[], mpf], alpha: Callable[[], mpf], digits: int) -> Moments:
     """``scale (z if z > 0 else alpha (exp(z) - 1))``: the mean over v given u is closed, the one over u split at 0."""
 
-    def value_given(mean, std):
+    def given(mean, std):
         if std == 0:
-            return mean if mean > 0 else alpha() * mp.expm1(mean)
+            e = mp.expm1(min(mean, mpf(0)))
+            return (mean, mpf(1)) if mean > 0 else (alpha() * e, alpha() * (1 + e))
         t = mean / std
-        positive = mean * _normal(t) + std * mp.npdf(t)
-        tilted = mp.exp(mean + std**2 / 2) * _normal(-t - std)
-        return positive + alpha() * (tilted - _normal(-t))
+        below, tilted = _normal(-t), mp.exp(mean + std**2 / 2) * _normal(-t - std)
+        return mean * (1 - below) + std * mp.npdf(t) + alpha() * (tilted - below), 1 - below + alpha() * tilted
 
-    def slope_given(mean, std):
-        if std == 0:
-            return mpf(1) if mean > 0 else alpha() * mp.exp(mean)
-        t = mean / std
-        return _normal(t) + alpha() * mp.exp(mean + std**2 / 2) * _normal(-t - std)
-
-    def product(given, p, q, k):
+    def product(p, q, k):
         if p == 0:
-            return given(mpf(0), mpf(0)) * given(mpf(0), mp.sqrt(q))
+            return tuple(x * y for x, y in zip(given(mpf(0), mpf(0)), given(mpf(0), mp.sqrt(q)), strict=True))
         a = mp.sqrt(p)
         along = k / a
         across = mp.sqrt(max(q - along**2, mpf(0)))
@@ -120,16 +114,19 @@ def _elu_like(scale: Callable[[], mpf], alpha: Callable[[], mpf], digits: int) -
         ratio = across / abs(along) if along else mpf(0)
         cuts = sorted({mpf(0), *(s * min(reach, c * ratio) for s in (-1, 1) for c in (1, 8)), -reach, reach})
 
-        def integrand(z):
-            return mp.npdf(z) * given(a * z, mpf(0)) * given(along * z, across)
+        def integrand(z):  # both means at once, as the two parts of a complex number
+            (value1, slope1), (value2, slope2) = given(a * z, mpf(0)), given(along * z, across)
+            return mp.npdf(z) * mp.mpc(value1 * value2, slope1 * slope2)
 
-        return mp.quad(integrand, cuts)
+        both = mp.quad(integrand, cuts)
+        return both.real, both.imag
 
     @functools.lru_cache(maxsize=4096)
     def at(p, q, k):
         with mp.workdps(digits + 15):
             s2 = scale() ** 2
-            return s2 * product(value_given, p, q, k), s2 * product(slope_given, p, q, k)
+            value, slope = product(p, q, k)
+            return s2 * value, s2 * slope
 
     return at
 
