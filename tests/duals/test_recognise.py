@@ -27,6 +27,9 @@ EXPECTED = {
     "exp": (lambda z: jnp.exp(z / 4), duals.Exponential(1.0, 0.25)),
     "gaussian": (lambda z: jnp.exp(-(z**2)), duals.Gaussian()),
     "cubic": (lambda z: z**3 - 3 * z, duals.Polynomial((0.0, -3.0, 0.0, 1.0))),
+    "elu": (jax.nn.elu, duals.Elu()),
+    "elu by hand": (lambda z: jnp.where(z > 0, z, 0.75 * (jnp.exp(z) - 1)), duals.Elu(1.0, 0.75, 1.0)),
+    "celu": (lambda z: 2.5 * jax.nn.celu(z, 0.07), duals.Elu(2.5, 0.07, 0.07)),
     "squared relu": (lambda z: jax.nn.relu(z) ** 2, duals.RectifiedMonomial(2)),
 }
 
@@ -43,15 +46,24 @@ def test_recognised(name):
     [
         jax.nn.tanh,
         jax.nn.silu,
-        jax.nn.elu,
         jax.nn.gelu,
         lambda z: jnp.where(z > 1, z, 0.0),
         lambda z: jax.nn.relu(z) + 1e-6 * jnp.sin(z),
+        lambda z: jax.nn.elu(z) + 1e-9 * jnp.sin(z),
+        lambda z: jnp.where(z > 0, z, jnp.sin(z)),
     ],
 )
 @pytest.mark.usefixtures("float64")
 def test_nothing_is_taken_for_what_it_is_not(function):
     assert isinstance(recognise(function), Series)
+
+
+@pytest.mark.usefixtures("float64")
+def test_selu_has_the_constants_of_its_paper():
+    found = recognise(jax.nn.selu)
+    assert isinstance(found, duals.Elu)
+    assert (found.scale, found.alpha) == pytest.approx((1.0507009873554805, 1.6732632423543772), rel=1e-15)
+    assert found.beta == 1
 
 
 def quadrature(f, g, k, v1, v2, m1, m2, cuts1, cuts2):

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from widelimit.duals._dual import Dual, derivative
+from widelimit.duals._elu import Elu
 from widelimit.duals._erf import Erf, Gelu
 from widelimit.duals._exponential import Exponential, Gaussian, Sine
 from widelimit.duals._kinked import Kinked
@@ -125,8 +126,17 @@ def _gaussian(f, at, function):
     return Gaussian(_clean(at(0.0)), _clean(b)) if b > 0 else None
 
 
+def _elu(f, at, function):
+    scale, near, far = at(1.0), at(-0.25), at(-0.5)
+    fade = far / near - 1  # e^(-1/(4 beta))
+    if not 0 < fade < 1:
+        return None
+    scale, beta = _clean(scale), _clean(-0.25 / math.log(fade), 2e-13)
+    return Elu(scale, _clean(near / math.expm1(-0.25 / beta) / scale, 2e-13), beta)
+
+
 _CANDIDATES = (
-    _piecewise_linear, _step, _polynomial, _rectified, _erf, _gelu, _sine, _exponential, _gaussian, _kinked
+    _piecewise_linear, _step, _polynomial, _rectified, _erf, _gelu, _sine, _exponential, _gaussian, _elu, _kinked
 )  # fmt: skip
 
 

@@ -21,6 +21,7 @@ __all__ = [
     "constant_expression",
     "expanded",
     "is_number",
+    "one_closed_form",
     "substitute",
     "unshifted",
 ]
@@ -134,3 +135,23 @@ def as_joint(node: Node) -> Joint | None:
     leaves: list[Node] = []
     expression = expanded(node, leaves)
     return Joint(expression, leaves) if expression is not None and leaves else None
+
+
+def one_closed_form(cov, node: Sum) -> Ew | None:
+    """The sum as one function of one field, where that has a closed form and a term has not: celu is written so."""
+    if node.gaussian or not any(map(_has_series, node.terms)):
+        return None
+    joint = cov.joint(node)
+    if not isinstance(joint, Joint) or len(joint.leaves) > 1 or has_parameters(joint.expression):
+        return None
+    leaf = joint.leaves[0]
+    if cov.mean(leaf) is not None or isinstance(dual_of(joint.expression), Series):
+        return None
+    return Ew(joint.expression, leaf)
+
+
+def _has_series(term) -> bool:
+    node = term[1]
+    if isinstance(node, Sum):
+        return any(map(_has_series, node.terms))
+    return isinstance(node, Ew) and not has_parameters(node.expression) and isinstance(dual_of(node.expression), Series)

@@ -217,7 +217,8 @@ def _merged(cov, X, Y):
 def _simplified(cov, X):
     if isinstance(X, Ew):
         return _composition.unshifted(X)
-    return cov.joint(X) if _product.is_entangled(cov, X) else X
+    one = _composition.one_closed_form(cov, X) if isinstance(X, Sum) else None
+    return one or (cov.joint(X) if _product.is_entangled(cov, X) else X)
 
 
 def _mean(cov, X):
