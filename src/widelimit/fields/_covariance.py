@@ -163,6 +163,8 @@ def _pair(cov, kind, X, Y, tie):
     X, Y = _merged(cov, X, Y)
     if isinstance(X, _LINEAR) and (not isinstance(Y, _LINEAR) or height(X) > height(Y)):
         # the higher is taken apart first: the cost of a residual stream stays linear in its depth
+        if isinstance(X, Sum):
+            return _linear.sum_on_the_left(cov, kind, X, Y, tie)
         return swap(cov.pair(kind, Y, X, inverse(tie, nx)), tie, nx)
     if isinstance(Y, Sum):
         return _linear.sum_rule(cov, kind, X, Y, tie)

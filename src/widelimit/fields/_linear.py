@@ -7,9 +7,9 @@ import string
 import jax.numpy as jnp
 
 from widelimit.fields._node import Axes, Frozen, Linear
-from widelimit.fields._placing import place_y, untied
+from widelimit.fields._placing import place_x, place_y, untied
 
-__all__ = ["add", "mean_of_sum", "mean_of_unary", "mixed", "moved", "sum_rule", "unary_rule"]
+__all__ = ["add", "mean_of_sum", "mean_of_unary", "mixed", "moved", "sum_on_the_left", "sum_rule", "unary_rule"]
 
 
 def add(a, b):
@@ -26,6 +26,16 @@ def sum_rule(cov, kind, X, Y, tie):
         value = cov.pair(kind, X, node, tie)
         if value is not None:
             total = add(total, place_y(coefficient, tie, len(X.shape)) * value)
+    return total
+
+
+def sum_on_the_left(cov, kind, X, Y, tie):
+    """``E[sum_i c_i X_i Y]``, the two in their order: averages over points then stay the same points."""
+    total = None
+    for coefficient, node in X.terms:
+        value = cov.pair(kind, node, Y, tie)
+        if value is not None:
+            total = add(total, (place_x(coefficient, tie) if jnp.ndim(coefficient) else coefficient) * value)
     return total
 
 
