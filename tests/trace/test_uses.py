@@ -106,3 +106,29 @@ def test_a_mean_that_does_not_fade_with_the_width_is_refused():
     limit = wl.limit(lambda p, x: _dense(p["o"], jax.nn.relu(_dense(p["u"], x))), prior)
     with pytest.raises(wl.UnknownLimitError, match=r"grows with the width, as width\^\(1/2\)"):
         limit.nngp(X[0], X[1])
+
+
+@pytest.mark.parametrize("by", ["index", "scan"])
+def test_entries_of_a_stacked_weight_are_weights(by):
+    """``W[i]``, and layers scanned over: the same as a parameter for each."""
+
+    def stacked(p, x):
+        h = jnp.tanh(x @ p["A"])
+        if by == "scan":
+            h, _ = jax.lax.scan(lambda h, W: (jnp.tanh(h @ W), None), h, p["B"])
+        else:
+            h = jnp.tanh(jnp.tanh(h @ p["B"][0]) @ p["B"][1])
+        return h @ p["v"]
+
+    def apart(p, x):
+        return jnp.tanh(jnp.tanh(jnp.tanh(x @ p["A"]) @ p["B"]) @ p["C"]) @ p["v"]
+
+    def prior(n, **more):
+        return {"A": wl.normal((3, n)), "v": wl.normal((n,), 1 / n**0.5), **more}
+
+    x, y = np.random.default_rng(0).normal(size=(2, 3))
+    one = wl.limit(stacked, lambda n: prior(n, B=wl.normal((2, n, n), 1 / n**0.5)), lr="ntk")
+    two = wl.limit(
+        apart, lambda n: prior(n, B=wl.normal((n, n), 1 / n**0.5), C=wl.normal((n, n), 1 / n**0.5)), lr="ntk"
+    )
+    np.testing.assert_allclose(np.array(one.kernels(x, y)), np.array(two.kernels(x, y)), rtol=1e-12)

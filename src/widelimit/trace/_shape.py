@@ -100,10 +100,8 @@ def _reshape(interpreter, equation, values):
         )
     if isinstance(value, Weight):
         axes = tuple(None if j is None else value.axes[j] for j in matches)
-        if any(value.axes[j] is not None and j not in matches for j in range(len(before))):
-            value = as_field(value)
-        else:
-            return dataclasses.replace(value, axes=axes)
+        # an axis of which one entry was taken (W[i]) is left; the parameter knows which
+        return dataclasses.replace(value, axes=axes)
     axis = None if value.wide_axis is None else matches.index(value.wide_axis)
     source = tuple(None if j is None else finite_index(value, j) for i, j in enumerate(matches) if i != axis)
     sizes = tuple(n for i, n in enumerate(after) if i != axis)
