@@ -43,8 +43,8 @@ TARGETS = {"float32": 1e-5, "float64": 1e-12}
 ANGLES = [0.0, 1e-8, 1e-6, 1e-4, 1e-3, 1e-2, 0.1, 1.0, np.pi - 1e-3, np.pi]
 LABELS = ["0", "1e-8", "1e-6", "1e-4", "1e-3", "1e-2", "0.1", "1", "pi-1e-3", "pi", "zero", "diag"]
 ROOT2 = float(np.float32(2**0.5))
-# name -> (our layer, the oracle's moments, W_std); exact in float32; thirty layers neither die nor blow up, except silu,
-# which has no W_std without bias at which the variance stays and does not multiply each rounding by hundreds
+# name -> (our layer, the oracle's moments, W_std); exact in float32; thirty layers neither die nor blow up; except
+# silu: it has no W_std without bias at which the variance stays and does not multiply each rounding by hundreds
 ACTIVATIONS = {
     "relu": (nn.Relu(), oracle.relu(), ROOT2),
     "leaky": (nn.LeakyRelu(0.25), oracle.leaky_relu(0.25), 1.375),

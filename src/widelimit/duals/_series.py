@@ -207,11 +207,11 @@ def _defect(function, r, c, v, mean):
 class Series(Dual):
     """``phi`` given as a JAX function; ``E[phi(u) phi(v)] = sum_k a_k(v1) a_k(v2) rho^k``, ``rho = k/s``.
 
-    ``a_k(v) = E[phi(sqrt(v) z) He_k(z)] / sqrt(k!)`` by quadrature on either side of 0, 256 terms in float64, 512
-    for phi', and 96 in float32.  Jumps at 0 of phi and its first nine derivatives (relu-like, elu, selu) are subtracted as multiples of
-    ``max(z, 0)^i``, whose expectations are closed (in float32 those of phi, phi', phi'').  What is cut off is at most
-    Parseval's defect ``E[phi^2] - sum_k a_k^2`` (`error`).  Source: Mehler 1866; Daniely et al. 2016, section 11
-    (dual activations).
+    ``a_k(v) = E[phi(sqrt(v) z) He_k(z)] / sqrt(k!)`` by quadrature on either side of 0, 256 terms in float64 (512 for
+    a phi' without jumps) and 96 in float32.  Jumps at 0 of phi and its first nine derivatives (relu-like, elu, selu)
+    are subtracted as multiples of ``max(z, 0)^i``, whose expectations are closed (in float32 those of phi, phi',
+    phi'').  What is cut off is at most Parseval's defect ``E[phi^2] - sum_k a_k^2`` (`error`).  Source: Mehler 1866;
+    Daniely et al. 2016, section 11 (dual activations).
     """
 
     function: Callable
