@@ -207,11 +207,11 @@ def _defect(function, r, c, v, mean):
 class Series(Dual):
     """``phi`` given as a JAX function; ``E[phi(u) phi(v)] = sum_k a_k(v1) a_k(v2) rho^k``, ``rho = k/s``.
 
-    ``a_k(v) = E[phi(sqrt(v) z) He_k(z)] / sqrt(k!)`` by quadrature on either side of 0, 256 terms in float64 and 96
-    in float32, twice as many for phi'.  Jumps at 0 of phi and its first nine derivatives are subtracted as multiples of
-    ``max(z, 0)^i``, whose expectations are closed (in float32 those of phi, phi', phi'').  What is cut off is at most
-    Parseval's defect ``E[phi^2] - sum_k a_k^2`` (`error`).  Source: Mehler 1866; Daniely et al. 2016, section 11 (dual
-    activations).
+    ``a_k(v) = E[phi(sqrt(v) z) He_k(z)] / sqrt(k!)`` by quadrature on either side of 0, 256 terms in float64 (512 for
+    a phi' without jumps) and 96 in float32.  Jumps at 0 of phi and its first nine derivatives (relu-like, elu, selu)
+    are subtracted as multiples of ``max(z, 0)^i``, whose expectations are closed (in float32 those of phi, phi',
+    phi'').  What is cut off is at most Parseval's defect ``E[phi^2] - sum_k a_k^2`` (`error`).  Source: Mehler 1866;
+    Daniely et al. 2016, section 11 (dual activations).
     """
 
     function: Callable
@@ -250,8 +250,9 @@ class Series(Dual):
 
     def derivative_kernel(self, pair):
         f = derivative(self.function)
-        if not self.kinked:  # the coefficients of phi' fall off later by a factor of the order, and cost little
-            return smooth_kernel(f, pair, 2 * _order(jnp.result_type(pair.k)))
+        if not self.kinked:
+            dtype = jnp.result_type(pair.k)  # in float64 the later fall of the coefficients of phi' matters
+            return smooth_kernel(f, pair, (2 if dtype == jnp.float64 else 1) * _order(dtype))
         return _expectation(f, f, self.derivative_jumps, self.derivative_jumps, pair, True)
 
     def second_moment(self, v):

@@ -109,7 +109,7 @@ def _sums(tau, q, near, equal, b1, b2, tail1, tail2):
         return (q + tau * next_y, direct, total, evens + even, uneven), None
 
     start = (jnp.zeros(shape, q.dtype),) * 5
-    state, _ = jax.lax.scan(step, start, (b1, b2), unroll=2)
+    state, _ = jax.lax.scan(step, start, (b1, b2), unroll=8)
     # what is left out as if of the first orders left out
     _, direct, total, evens, uneven = step(state, (tail1, tail2))[0]
     small = jnp.where(near, total, 2 * evens - total) + jnp.where(equal, 0, uneven / 2)
@@ -135,4 +135,4 @@ def _power_series(rho, b1, b2, tail1, tail2):
 
     start = jnp.broadcast_to(tail1[1] * tail2[1] * rho + tail1[0] * tail2[0], jnp.shape(rho + tail1[0] * tail2[0]))
     reverse = jax.tree.map(lambda a: a[::-1], (b1, b2))
-    return jax.lax.scan(step, start, reverse, unroll=4)[0]
+    return jax.lax.scan(step, start, reverse, unroll=8)[0]
