@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import functools
-import itertools
 from collections.abc import Callable
 
 import numpy as np
 from mpmath import mp, mpf
-from mpmath.calculus.quadrature import GaussLegendre
 
 from oracle._double_double import DoubleDouble, exp_of_negative
 from oracle._moments import Moments
