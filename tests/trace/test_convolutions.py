@@ -176,7 +176,7 @@ def test_refused(name):
         wl.limit(lambda p, x: _dense(p["o"], body(p, x)), _prior).nngp(X[0], X[1])
 
 
-@pytest.mark.parametrize("padding", ["SAME", "VALID"])
+@pytest.mark.parametrize("padding", ["SAME", pytest.param("VALID", marks=pytest.mark.slow)])
 def test_a_batch_axis_dropped_late_is_the_same(padding):
     """``relu(conv(x[None]))[0]``: filters that see beyond an edge on one side of a pair only (gave 10 % too much)."""
 
@@ -221,6 +221,7 @@ def test_depthwise_is_products_of_channels():
     np.testing.assert_allclose(one, two, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_depthwise_finite_networks():
     limit = wl.limit(functools.partial(_depthwise, by_hand=False), _depthwise_prior, lr="ntk")
     x = np.random.default_rng(0).normal(size=(2, 4, 4, 2))

@@ -107,7 +107,13 @@ def limit_of(f, more=""):
     return wl.limit(f, lambda n: prior(n, **{name: SECOND[name](n) for name in more.split()}), lr="ntk")
 
 
-@pytest.mark.parametrize(("f", "more"), NETWORKS, ids=lambda a: getattr(a, "__name__", ""))
+_QUICK = (last, mean, preactivation)
+
+
+@pytest.mark.parametrize(
+    ("f", "more"),
+    [pytest.param(f, more, marks=() if f in _QUICK else pytest.mark.slow, id=f.__name__) for f, more in NETWORKS],
+)
 def test_one_step_for_all_times_is_the_loop_written_out(f, more, monkeypatch):
     limit = limit_of(f, more)
     rolled = [np.array(limit.kernels(X[0], X[1])), np.array(limit.kernels.diag(X[0]))]
@@ -152,7 +158,9 @@ def test_gradient_by_the_sequence():
         np.testing.assert_allclose(slope, numerical, rtol=1e-7)
 
 
-@pytest.mark.parametrize(("f", "more"), [(mean, ""), (skip, "E V")], ids=["mean", "skip"])
+@pytest.mark.parametrize(
+    ("f", "more"), [pytest.param(mean, "", id="mean"), pytest.param(skip, "E V", id="skip", marks=pytest.mark.slow)]
+)
 def test_finite_networks(f, more):
     check = limit_of(f, more).check(X, key=jax.random.key(3), widths=(64, 256), seeds=16)
     assert check.rows[1].ntk_error < 0.75 * check.rows[0].ntk_error, str(check)
