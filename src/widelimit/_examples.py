@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-__all__ = ["as_example", "described", "holds_jax", "in_one_precision", "in_double", "signature"]
+__all__ = ["as_example", "described", "floating", "holds_jax", "in_one_precision", "in_double", "signature"]
 
 
 def as_example(x: Any) -> Any:
@@ -21,6 +21,17 @@ def as_example(x: Any) -> Any:
     if isinstance(x, tuple) and any(jnp.ndim(e) or isinstance(e, tuple | dict) for e in x if not isinstance(e, list)):
         return tuple(as_example(e) for e in x)
     return x if isinstance(x, jax.Array | np.ndarray) else np.asarray(x)
+
+
+def floating(x: Any) -> Any:
+    """Integers of an example as floating-point numbers; booleans (masks) as they are."""
+
+    def cast(a):
+        if not jnp.issubdtype(a.dtype, jnp.integer):
+            return a
+        return a.astype(jnp.result_type(float) if isinstance(a, jax.Array) else np.float64)
+
+    return jax.tree.map(cast, x)
 
 
 def holds_jax(*xs: Any) -> bool:

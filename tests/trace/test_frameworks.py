@@ -68,7 +68,14 @@ def test_flax_linen():
         model = Model(n)
         return jax.tree_util.Partial(model.apply, model.init(key, jnp.zeros(IMAGES.shape[1:])))
 
-    _agrees(wl.limit(build), IMAGES)
+    limit = wl.limit(build)
+    _agrees(limit, IMAGES)
+    as_it_is = wl.limit(lambda n, key: Model(n))
+    np.testing.assert_allclose(np.array(as_it_is.kernels(*IMAGES)), np.array(limit.kernels(*IMAGES)), rtol=1e-12)
+    assert as_it_is.finite(8, jax.random.key(0), IMAGES[0])(IMAGES[0]).shape == (1,)
+    assert as_it_is.check(IMAGES, key=jax.random.key(0), widths=(8,), seeds=2).rows[0].width == 8
+    with pytest.raises(ValueError, match="shapes depend on the input"):
+        as_it_is.finite(8, jax.random.key(0))
 
 
 def test_parameters_that_start_at_a_constant_are_told():

@@ -36,6 +36,12 @@ def test_tokens_are_rows_of_a_one_hot_product():
     np.testing.assert_allclose(by_token, by_product, rtol=1e-7)
 
 
+@pytest.mark.parametrize("dtype", [np.int8, np.int32, np.uint16])
+def test_tokens_of_any_integers(dtype):
+    k = wl.limit(embedded, embedding_prior, lr="ntk").ntk
+    assert k(TOKENS[0].astype(dtype), TOKENS[1].astype(dtype)) == k(TOKENS[0], TOKENS[1])
+
+
 def test_tokens_against_finite_networks():
     check = wl.limit(embedded, embedding_prior, lr="ntk").check(
         TOKENS, key=jax.random.key(0), widths=(64, 256), seeds=16
@@ -56,9 +62,6 @@ def test_rows_picked_in_every_way(index):
 
     def f(p, tokens):
         return jnp.tanh(index(p["E"], tokens)) @ p["v"]
-
-    def one_hot(p, x):
-        return jnp.tanh(index(x @ p["E"] if index(np.eye(2), np.array([0, 1])).ndim else x, x)) @ p["v"]
 
     def p(n):
         return {"E": wl.normal((VOCABULARY, n)), "v": wl.normal((n,), 1 / n**0.5)}
@@ -179,3 +182,13 @@ def test_limit_of_a_module():
         limit.finite(16, jax.random.key(0))
     with pytest.raises(ValueError, match="states its own prior"):
         wl.limit(net, lr="ntk")
+
+
+def test_integers_of_images_and_of_plain_kernels():
+    """`nn` modules compute with floating-point numbers; a kernel that is any function gets them too."""
+    images = np.random.default_rng(4).integers(0, 255, (2, 3, 3, 1)).astype(np.uint8)
+    net = nn.Sequential(nn.Conv(8, (3, 3)), nn.Relu(), nn.Flatten(), nn.Dense(1))
+    np.testing.assert_array_equal(wl.gram(wl.ntk(net), images), wl.gram(wl.ntk(net), images.astype(float)))
+    assert wl.ntk(net)(images[0], images[1]) == wl.limit(net).ntk(*images.astype(float))
+    G = wl.gram(lambda x, y: x @ y, jnp.arange(6).reshape(3, 2))
+    assert jnp.issubdtype(G.dtype, jnp.floating) and G[2, 1] == 23

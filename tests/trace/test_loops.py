@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -130,13 +128,11 @@ def test_sequences_of_different_lengths(f, monkeypatch):
     np.testing.assert_allclose(rolled, np.array(limit.kernels(X[0], SHORT)), rtol=1e-11)
 
 
-def test_the_loop_is_one_step_and_compiles_in_seconds():
-    """Fifty steps with all pairs of times: written out it would be thousands of operations."""
-    limit, x = limit_of(mean), jnp.ones((50, 3))
-    assert len(jax.make_jaxpr(limit.ntk)(x, x).jaxpr.eqns) < 1000
-    start = time.process_time()
-    jax.jit(limit.ntk).lower(x, x).compile()
-    assert time.process_time() - start < 60
+def test_the_program_does_not_grow_with_the_steps():
+    """All pairs of fifty times: written out they would be tens of thousands of operations."""
+    limit = limit_of(mean)
+    counts = [len(jax.make_jaxpr(limit.ntk)(x, x).jaxpr.eqns) for x in (jnp.ones((5, 3)), jnp.ones((50, 3)))]
+    assert counts[0] == counts[1]
 
 
 def test_nearly_equal_sequences_in_float32():

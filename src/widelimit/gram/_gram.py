@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from widelimit._examples import as_example, holds_jax, in_double, in_one_precision, signature
+from widelimit._examples import as_example, floating, holds_jax, in_double, in_one_precision, signature
 from widelimit._precision import enable_x64, is_traced
 from widelimit.gram._segments import segmented
 
@@ -95,7 +95,7 @@ def _checked(where, k, **inputs):
         counts = {len(a) for a in jax.tree.leaves(x)}
         if len(counts) > 1:
             raise ValueError(f"{where}: the arrays of {name} hold {sorted(counts)} examples, not as many each.")
-        out[name] = x if getattr(k, "keeps_integers", False) else jax.tree.map(_floating, x)
+        out[name] = x if getattr(k, "keeps_integers", False) else floating(x)
     if "x2" in out:
         first, second = (jax.tree.map(jnp.ndim, x) for x in (out["x1"], out["x2"]))
         if first != second:
@@ -119,10 +119,6 @@ def _check_array(where, name, array) -> None:
     bad = ~np.isfinite(np.asarray(array)).all(axis=tuple(range(1, array.ndim)))
     if bad.any():
         raise ValueError(f"{where}: {name} holds NaN or infinity, first in example {int(np.argmax(bad))}.")
-
-
-def _floating(array):
-    return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(np.float64)
 
 
 def _one_of(x):

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from widelimit._examples import as_example, described, in_double
+from widelimit._examples import as_example, described, floating, in_double
 from widelimit._precision import enable_x64
 from widelimit.trace._prior import Normal, prior_of_draw
 from widelimit.trace._program import program_of_module, with_width
@@ -50,7 +50,7 @@ def check_limit(limit, x: Any, key: jax.Array, widths: Sequence[int], seeds: int
     """See `Limit.check`."""
     from widelimit.empirical import monte_carlo
 
-    x = as_example(x)
+    x = floating(as_example(x)) if limit._module else as_example(x)
     if any(jnp.ndim(a) == 0 for a in jax.tree.leaves(x)):
         raise ValueError("check: x must have a leading axis over examples, and is a scalar.")
     for n in widths:
@@ -83,7 +83,7 @@ def kernels_of(net):
     """Both kernels of an `nn` module."""
     from widelimit.trace._kernel import Kernel
 
-    return Kernel(lambda example: program_of_module(net, example), ("nngp", "ntk"))
+    return Kernel(lambda example: program_of_module(net, example), ("nngp", "ntk"), "mean", False)
 
 
 def _z(mean, error, truth) -> float:

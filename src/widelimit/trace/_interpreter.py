@@ -174,7 +174,7 @@ class Interpreter:
             "random_wrap",
             "random_seed",
         ):
-            arrays = [jnp.asarray(a) for a in arrays]
+            arrays = _as_arrays(arrays)
         if params.get("preferred_element_type") is not None:
             params["preferred_element_type"] = jnp.result_type(*arrays)
         # the program is traced with 64-bit types, and a seed is one of its integers
@@ -211,6 +211,15 @@ class Interpreter:
                 value = float(n) * jnp.asarray(value, self.dtype)
                 total = value if total is None else total + value
         return np.zeros(field.shape) if total is None else total
+
+
+def _as_arrays(values: list) -> list:
+    """Operands as arrays; a whole number has the type of the integers beside it (32-bit tokens and a literal)."""
+    integers = [v.dtype for v in values if hasattr(v, "dtype") and jnp.issubdtype(v.dtype, jnp.integer)]
+    return [
+        jnp.asarray(v, integers[0]) if integers and type(v) is int else jnp.asarray(v)  # not bool
+        for v in values
+    ]
 
 
 def available(dtype: Any) -> Any:

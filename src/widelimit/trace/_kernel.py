@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from widelimit._examples import as_example, described, holds_jax, in_double, in_one_precision, signature
+from widelimit._examples import as_example, described, floating, holds_jax, in_double, in_one_precision, signature
 from widelimit._precision import enable_x64
 from widelimit.fields import Covariance, UnknownLimitError
 from widelimit.trace import (
@@ -133,13 +133,16 @@ class Kernel:
 
     An input is an array, or a tuple or dict of arrays if the network takes one (a graph: nodes and adjacency).
     JAX arrays (traced or not) in, JAX arrays out, in their precision; NumPy in (or lists), NumPy float64 out.
-    Integers (tokens) and booleans (masks) reach the network as they are.
+    Booleans (masks) reach the network as they are, and so do integers (tokens) if `keeps_integers`: of functions and
+    models, not of `nn` modules, which compute with floating-point numbers (images of integers).
     """
 
-    keeps_integers = True  # `gram` does not make floating-point numbers of them
-
-    def __init__(self, program_for: Callable[[Any], Program], kinds: tuple[str, ...], output: str = "mean"):
+    def __init__(
+        self, program_for: Callable[[Any], Program], kinds: tuple[str, ...], output: str = "mean",
+        keeps_integers: bool = True,
+    ):  # fmt: skip
         self._program_for, self.kinds, self.output = program_for, kinds, output
+        self.keeps_integers = keeps_integers
 
     def __call__(self, x1, x2):
         """Kernel of the pair (x1, x2): a scalar, (O,) or (O, O) by `output`."""
@@ -150,7 +153,7 @@ class Kernel:
         return self._of(x)
 
     def _of(self, *xs):
-        xs = [as_example(x) for x in xs]
+        xs = [as_example(x) if self.keeps_integers else floating(as_example(x)) for x in xs]
         if holds_jax(xs):
             return self._packed(self._evaluate(*in_one_precision(*xs)))
         with enable_x64():

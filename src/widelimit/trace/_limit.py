@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from widelimit._examples import as_example, described, in_double, in_one_precision
+from widelimit._examples import as_example, described, floating, in_double, in_one_precision
 from widelimit._precision import enable_x64
 from widelimit.fields import DEFAULT_POINTS
 from widelimit.trace._check import Check, check_limit
@@ -41,7 +41,7 @@ def _of_module(net, kinds, output, points) -> Kernel:
             f"expected a network with init(key, shape) and apply(params, x), such as nn.Sequential(...), not {net!r}. "
             "For a plain function use wl.limit(f, prior)."
         )
-    return Kernel(lambda example: program_of_module(net, example)._replace(points=points), kinds, output)
+    return Kernel(lambda example: program_of_module(net, example)._replace(points=points), kinds, output, False)
 
 
 def _checked_points(name: str, points: Any) -> int:
@@ -137,10 +137,11 @@ class Limit:
             self._program = program_of_function(f, prior, "own" if lr is None else lr)._replace(points=points)
         elif not self._module and not makes_linen(f):
             self._program = program_of_builder(f, "ntk" if lr is None else lr)._replace(points=points)
-        self.nngp = Kernel(self._at, ("nngp",), output)
-        self.ntk = Kernel(self._at, ("ntk",), output)
-        self.kernels = Kernel(self._at, ("nngp", "ntk"), output)
-        self._mean_kernels = Kernel(self._at, ("nngp", "ntk"))
+        integers = not self._module
+        self.nngp = Kernel(self._at, ("nngp",), output, integers)
+        self.ntk = Kernel(self._at, ("ntk",), output, integers)
+        self.kernels = Kernel(self._at, ("nngp", "ntk"), output, integers)
+        self._mean_kernels = Kernel(self._at, ("nngp", "ntk"), "mean", integers)
 
     def _at(self, example) -> Program:
         if self._program is not None:
@@ -201,6 +202,7 @@ class Limit:
         if x is None and shape is None:
             raise ValueError("plan: give an example x, or the shape of one.")
         example = as_example(x) if x is not None else np.ones(shape, np.float32)  # type: ignore[arg-type]
+        example = floating(example) if self._module else example
         example = described(in_one_precision(jax.tree.map(_single, example))[0])
         return plan_of(self._at(example), ("nngp", "ntk"), example)
 
@@ -209,6 +211,7 @@ class Limit:
         if x is None and shape is None:
             raise ValueError("explain: give an example x, or the shape of one.")
         example = as_example(x) if x is not None else np.ones(shape)  # type: ignore[arg-type]
+        example = floating(example) if self._module else example
         log: list = []
         with enable_x64():
             program = self._at(described(example))

@@ -130,7 +130,7 @@ def linen_builder(builder, example) -> Callable:
 
     def build(n, key):
         model = builder(n, key)
-        x = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), example)
+        x = jax.tree.map(lambda a: jnp.zeros(a.shape, jax.dtypes.canonicalize_dtype(a.dtype)), example)
         return jax.tree_util.Partial(model.apply, model.init(key, x))
 
     return build
