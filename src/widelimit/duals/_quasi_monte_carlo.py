@@ -15,6 +15,7 @@ __all__ = ["DEFAULT_POINTS", "gaussian_average"]
 DEFAULT_POINTS = 4096
 _REPLICATES = 8
 _CHUNK = 16
+_FEW = 12  # Gaussians that are computed one array each, which vectorises; more compile too long
 
 
 @functools.lru_cache(maxsize=32)
@@ -57,13 +58,18 @@ def gaussian_average(function: Callable, means, covariance, points: int = DEFAUL
     """
     dtype, size = covariance.dtype, covariance.shape[-1]
     L = _factor(covariance)
-    rows = [(means[..., i], [L[..., i, j] for j in range(i + 1)]) for i in range(size)]  # one array each: vectorises
+    rows = [(means[..., i], [L[..., i, j] for j in range(i + 1)]) for i in range(size if size <= _FEW else 0)]
     nodes = jnp.asarray(_points(size, points), dtype)
 
-    def chunk(z):
+    def vector(z):
+        if size > _FEW:
+            u = means + jnp.einsum("...ij,pj->p...i", L, z, precision="highest")
+            return tuple(u[..., i] for i in range(size))
         z = z.T.reshape((size, -1) + (1,) * (L.ndim - 2))
-        u = tuple(mean + sum(a * zj for a, zj in zip(row, z, strict=False)) for mean, row in rows)
-        return jnp.sum(function(u), axis=0).astype(dtype)
+        return tuple(mean + sum(a * zj for a, zj in zip(row, z, strict=False)) for mean, row in rows)
+
+    def chunk(z):
+        return jnp.sum(function(vector(z)), axis=0).astype(dtype)
 
     def replicate(_, chunks):
         start = jnp.zeros(jax.eval_shape(chunk, chunks[0]).shape, dtype)

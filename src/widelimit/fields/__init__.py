@@ -6,12 +6,12 @@ from widelimit.fields._composition import (
     applied,
     combined,
     constant_expression,
-    expanded,
     is_number,
     substitute,
 )
 from widelimit.fields._covariance import Covariance
 from widelimit.fields._errors import UnknownLimitError
+from widelimit.fields._expanding import LARGEST, expanded
 from widelimit.fields._expression import (
     Apply,
     Derivative,
@@ -47,9 +47,9 @@ from widelimit.fields._recurrence import Given, Recurrence, direct_sources
 from widelimit.fields._sensitivity import is_elementwise, sensitivity
 
 __all__ = [
-    "Apply", "Axes", "Const", "Covariance", "DEFAULT_POINTS", "Derivative", "Ew", "Frozen", "Given", "Joint", "Linear",
-    "Literal", "Loop", "Mat", "Merge", "Node", "Noise", "Parameter", "Prior", "Prod", "Recurrence", "Split", "State",
-    "Sum", "Take", "UnknownLimitError", "Variable", "Vec", "Window", "Windows", "affine", "applied", "combined",
-    "constant_expression", "direct_sources", "dual_of", "expanded", "has_parameters", "is_elementwise", "is_number",
-    "sensitivity", "substitute",
+    "Apply", "Axes", "Const", "Covariance", "DEFAULT_POINTS", "Derivative", "Ew", "Frozen", "Given", "Joint",
+    "LARGEST", "Linear", "Literal", "Loop", "Mat", "Merge", "Node", "Noise", "Parameter", "Prior", "Prod",
+    "Recurrence", "Split", "State", "Sum", "Take", "UnknownLimitError", "Variable", "Vec", "Window", "Windows",
+    "affine", "applied", "combined", "constant_expression", "direct_sources", "dual_of", "expanded",
+    "has_parameters", "is_elementwise", "is_number", "sensitivity", "substitute",
 ]  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import functools
+from collections.abc import Callable
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,15 +11,13 @@ from jax import lax
 from widelimit._precision import at_once, is_traced
 from widelimit.duals import Series
 from widelimit.fields._expression import Apply, Derivative, Literal, Parameter, Variable, dual_of, has_parameters
-from widelimit.fields._node import Const, Ew, Joint, Node, Prod, Sum
+from widelimit.fields._node import Const, Ew, Joint, Node, Sum
 
 __all__ = [
     "affine",
     "applied",
-    "as_joint",
     "combined",
     "constant_expression",
-    "expanded",
     "is_number",
     "one_closed_form",
     "substitute",
@@ -47,17 +45,22 @@ def applied(primitive, *arguments) -> Apply:
     return Apply(primitive, (), arguments)
 
 
-def substitute(expression, inner: list, memo: dict | None = None):
-    """The function with its variables replaced by functions; None if it holds a derivative.  Shared parts stay so."""
+def substitute(expression, inner: list, memo: dict | None = None, move: Callable | None = None):
+    """The function with its variables replaced by functions; None if it holds a derivative.  Shared parts stay so.
+
+    move: what becomes of the arrays that it depends on, where its positions move.
+    """
     memo = {} if memo is None else memo
     if isinstance(expression, Variable):
         return inner[expression.index]
     if isinstance(expression, Derivative):
         return None  # the derivative is with respect to its own variable: leave it unmerged
+    if isinstance(expression, Parameter) and move is not None:
+        return Parameter(move(expression.value))
     if not isinstance(expression, Apply):
         return expression
     if id(expression) not in memo:
-        arguments = tuple(substitute(a, inner, memo) for a in expression.arguments)
+        arguments = tuple(substitute(a, inner, memo, move) for a in expression.arguments)
         memo[id(expression)] = None if None in arguments else expression._replace(arguments=arguments)
     return memo[id(expression)]
 
@@ -102,39 +105,6 @@ def unshifted(node: Node) -> Node:
     if expression is None or isinstance(dual_of(expression), Series):
         return node
     return Ew(expression, u)
-
-
-def expanded(node: Node, leaves: list[Node]):
-    """The node as a function of Gaussian fields, which are added to `leaves`; None where it is not one."""
-    if isinstance(node, Const):
-        return constant_expression(node.array)
-    if node.gaussian:
-        for i, leaf in enumerate(leaves):
-            if leaf is node:
-                return Variable(i)
-        leaves.append(node)
-        return Variable(len(leaves) - 1)
-    if isinstance(node, Ew | Joint):
-        own = node.leaves if isinstance(node, Joint) else [node.leaf]
-        return substitute(node.expression, [expanded(u, leaves) for u in own])
-    if isinstance(node, Sum):
-        terms = [expanded(child, leaves) for _, child in node.terms]
-        return None if None in terms else combined([c for c, _ in node.terms], terms)
-    if isinstance(node, Prod):
-        factors = [expanded(factor, leaves) for factor in node.factors]
-        return None if None in factors else functools.reduce(functools.partial(applied, lax.mul_p), factors)
-    return None
-
-
-def as_joint(node: Node) -> Joint | None:
-    """The node as one function of all the Gaussian fields in it; None where it is not one (dropout, pooling)."""
-    if isinstance(node, Joint):
-        return node
-    if isinstance(node, Ew):  # also of derivatives, which are not merged
-        return Joint(node.expression, [node.leaf])
-    leaves: list[Node] = []
-    expression = expanded(node, leaves)
-    return Joint(expression, leaves) if expression is not None and leaves else None
 
 
 def one_closed_form(cov, node: Sum) -> Ew | None:

@@ -18,6 +18,7 @@ from widelimit.fields import (
     _taking,
 )
 from widelimit.fields._approximations import Approximations
+from widelimit.fields._expanding import as_joint
 from widelimit.fields._node import (
     Axes,
     Const,
@@ -102,7 +103,7 @@ class Covariance:
             if kind == "mean":
                 value = _mean(self, X)
             elif kind == "joint":
-                value = _composition.as_joint(X) or X
+                value = as_joint(X) or X
             elif kind == "merged":
                 value = _simplified(self, X)
             elif kind == "gap":

@@ -9,31 +9,43 @@ import jax
 import jax.numpy as jnp
 
 from widelimit.duals import gaussian_average
-from widelimit.fields._composition import as_joint
 from widelimit.fields._errors import UnknownLimitError
+from widelimit.fields._expanding import as_joint, same_field
 from widelimit.fields._expression import Derivative, evaluate
-from widelimit.fields._node import Ew, Joint, Node
+from widelimit.fields._node import Const, Ew, Frozen, Joint, Node
 from widelimit.fields._placing import full_tie, place_x, place_y
 
 __all__ = ["average", "joint_rule", "leaves", "mean_of_joint", "partials"]
 
+_FEW = 16  # pairs of partial derivatives that are multiplied out; more as a product with a matrix
+
 Factor = tuple[int, Node]  # side (0: X, 1: Y) and a function of Gaussian fields
+
+
+_DEPENDENT = (
+    "a product of dependent fields, one of them a dropout mask or a sum over many positions of nonlinear functions, "
+    "has no rule. Remedy: put a dense layer in between, or compare finite networks with wl.monte_carlo."
+)
 
 
 def leaves(node: Node) -> list[Node]:
     """The Gaussian fields of which the node is a function: itself, if it is no function."""
-    if isinstance(node, Joint):
-        return node.leaves
-    return [node.leaf] if isinstance(node, Ew) else [node]
+    if node.gaussian or isinstance(node, Const):
+        return [node]
+    joint = as_joint(node)
+    return [node] if joint is None else joint.leaves
 
 
 def partials(node: Node) -> list[tuple[Node, Node | None]]:
     """Each leaf with the derivative of the node by it (None: the constant 1)."""
-    if isinstance(node, Joint):
-        return [(u, Joint(Derivative(node.expression, i), node.leaves)) for i, u in enumerate(node.leaves)]
     if isinstance(node, Ew):
         return [(node.leaf, Ew(Derivative(node.expression), node.leaf))]
-    return [(node, None)]
+    if node.gaussian or isinstance(node, Const):
+        return [(node, None)]
+    joint = as_joint(node)
+    if joint is None:
+        raise UnknownLimitError(_DEPENDENT)
+    return [(u, Joint(Derivative(joint.expression, i), joint.leaves)) for i, u in enumerate(joint.leaves)]
 
 
 def joint_rule(cov, kind, X, Y, tie):
@@ -54,7 +66,29 @@ def joint_rule(cov, kind, X, Y, tie):
         pairs = ((a, b, t) for a, row in zip(left, tangents, strict=True) for b, t in zip(right, row, strict=True))
         return sum(a * b * t for a, b, t in pairs if t is not None)
 
-    return law.average(contracted)
+    if len(leaves(X)) * len(leaves(Y)) <= _FEW:
+        return law.average(contracted)
+    matrix = _stacked([[0.0 if t is None else t for t in row] for row in tangents])
+
+    def multiplied(u):
+        left, right = (_side_by_side(arrays, matrix.shape[:-2]) for arrays in (first(u), second(u)))
+        return jnp.sum(left * jnp.einsum("...ij,p...j->p...i", matrix, right, precision="highest"), axis=-1)
+
+    return law.average(multiplied)
+
+
+def _side_by_side(arrays, shape):
+    """Arrays over points (and positions) as one, with a last axis."""
+    full = [jnp.broadcast_to(a, (a.shape[0], *jnp.broadcast_shapes(a.shape[1:], shape))) for a in arrays]
+    return jnp.stack(full, axis=-1)
+
+
+def _stacked(rows: list[list[Any]]):
+    """Arrays of different shapes as one with two last axes; row by row, which compiles many times faster."""
+    arrays = [[jnp.asarray(a) for a in row] for row in rows]
+    shape = jnp.broadcast_shapes(*(a.shape for row in arrays for a in row))
+    dtype = jnp.result_type(*(a for row in arrays for a in row))
+    return jnp.stack([jnp.stack([jnp.broadcast_to(a, shape).astype(dtype) for a in row], -1) for row in arrays], -2)
 
 
 def mean_of_joint(cov, X):
@@ -88,8 +122,9 @@ class _Law:
 
     def _index(self, side: int, u: Node) -> int:
         """Which variable it is; one field at the same position of both sides is the same variable."""
+        u = u.child if isinstance(u, Frozen) else u  # of the same values
         for i, (other, v) in enumerate(self.variables):
-            if u is v and (side == other or self.tie == full_tie(u)):
+            if (side == other or self.tie == full_tie(u)) and same_field(u, v):
                 return i
         self.variables.append((side, u))
         return len(self.variables) - 1
@@ -97,11 +132,7 @@ class _Law:
     def _local(self, side: int, node: Node) -> tuple[Callable, list[int]]:
         joint = as_joint(node)
         if joint is None:
-            raise UnknownLimitError(
-                "a product of dependent fields, one of them a dropout mask or a sum over positions of nonlinear "
-                "functions, has no rule. Remedy: put a dense layer in between, or compare finite networks with "
-                "wl.monte_carlo."
-            )
+            raise UnknownLimitError(_DEPENDENT)
         where = [self._index(side, u) for u in joint.leaves]
         return lambda *z: evaluate(joint.expression, z, lambda a: self._place(side, a)), where
 
@@ -141,11 +172,8 @@ class _Law:
                 if value is not None and mi is not None and mj is not None:
                     value = value - mi * mj
                 entries[i][j] = entries[j][i] = 0.0 if value is None else value
-        flat = [jnp.asarray(a) for row in entries for a in row] + [jnp.asarray(0.0 if m is None else m) for m in means]
-        flat = jnp.broadcast_arrays(*flat)
-        stacked = jnp.stack(flat, axis=-1)
-        covariance = stacked[..., : size**2].reshape(*stacked.shape[:-1], size, size)
-        return stacked[..., size**2 :], covariance
+        stacked = _stacked([*entries, [0.0 if m is None else m for m in means]])
+        return stacked[..., -1, :], stacked[..., :-1, :]
 
     def _second_moment(self, i: int, j: int):
         (side, u), (other, v) = self.variables[i], self.variables[j]

@@ -6,7 +6,7 @@ import itertools
 
 from widelimit.fields._joint import average, leaves, partials
 from widelimit.fields._linear import add
-from widelimit.fields._node import Const, Node, Noise, Prod, Sum
+from widelimit.fields._node import Const, Ew, Joint, Node, Noise, Prod, Sum
 from widelimit.fields._placing import full_tie, place_x, place_y
 
 __all__ = ["expectation", "is_entangled", "product_rule"]
@@ -38,7 +38,9 @@ def _derivatives(factors, side):
     out = []
     for i, factor in enumerate(factors):
         others = [(side, f) for n, f in enumerate(factors) if n != i]
-        for leaf, partial in partials(factor):
+        # one that picks or sums positions of functions stands alone (see `is_entangled`): its own moment is known
+        whole = not isinstance(factor, Ew | Joint)
+        for leaf, partial in [(factor, None)] if whole else partials(factor):
             out.append((leaf, others if partial is None else [*others, (side, partial)]))
     return out
 
@@ -69,7 +71,9 @@ def _is_hard(cov, group) -> bool:
     if len(group) <= 2 or any(isinstance(f, Const | Noise) for f in fields):
         return False
     shifted = any(f.gaussian and cov.mean(f) is not None for f in fields)
-    return shifted or sum(not f.gaussian for f in fields) > 2
+    # averaged over points anyhow: once, then; sums over positions are functions of fields at other positions
+    several = any(not f.gaussian and not isinstance(f, Ew) for f in fields)
+    return shifted or several or sum(not f.gaussian for f in fields) > 2
 
 
 def _related(cov, a, b, X, Y, tie) -> bool:

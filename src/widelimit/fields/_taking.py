@@ -171,6 +171,10 @@ def _one_sided(cov, kind, X, Y, tie):
     if not jnp.ndim(value):
         value = jnp.full((1,) * (nx + len(free)), value)
     position = nx + free.index(a)
+    if isinstance(Y, Take) and Y.index[0] >= 0 and np.all(Y.index == Y.index[0]):  # one position: does not vary
+        at = int(Y.index[0]) if value.shape[position] != 1 else 0
+        value = lax.slice_in_dim(value, at, at + 1, axis=position)
+        return value if tie[a] is None else jnp.squeeze(value, position)
     if value.shape[position] == 1 and size != 1:
         value = jnp.repeat(value, size, axis=position)
     value = jnp.moveaxis(value, position, -1)  # X's axes, Y's other untied axes, the axis picked from

@@ -330,8 +330,21 @@ def _select_by_mask(interpreter, equation, values):
     values = fields_of(equation, values[1:])
 
     def choose(nodes):
-        indicators = [jnp.where(mask == i, 1.0, 0.0).astype(interpreter.dtype) for i in range(len(nodes))]
-        terms: list[tuple[Any, Node]] = [(c, _as_node(x)) for c, x in zip(indicators, nodes, strict=True)]
-        return Sum([t for t in terms if not _known_zero(t[1])] or terms)  # a mean of 0 stays a structural zero
+        terms = [_where(mask == i, _as_node(x), interpreter.dtype) for i, x in enumerate(nodes)]
+        return Sum([t for t in terms if t is not None and not _known_zero(t[1])] or [_zero(nodes)])
 
     return _blocks(equation, values, choose)
+
+
+def _where(chosen, node: Node, dtype) -> tuple[Any, Node] | None:
+    """A case of `where` and its coefficient; None if it is known never to be chosen (it may be infinite, or nan)."""
+    if not is_traced(chosen) and not np.any(chosen):
+        return None
+    with at_once(chosen):
+        if isinstance(node, Const):
+            return 1.0, Const(jnp.broadcast_to(jnp.where(chosen, node.array, 0), node.shape))
+        return jnp.where(chosen, 1.0, 0.0).astype(dtype), node
+
+
+def _zero(nodes) -> tuple[Any, Node]:
+    return 1.0, Const(jnp.zeros(nodes[0].shape))

@@ -7,6 +7,7 @@ import numpy as np
 from jax import lax
 
 from widelimit.fields import (
+    LARGEST,
     Apply,
     Axes,
     Const,
@@ -33,7 +34,7 @@ from widelimit.fields import (
 from widelimit.trace._picking import taken
 from widelimit.trace._values import rebuilt
 
-__all__ = ["function_of", "multiply_nodes"]
+__all__ = ["folded", "function_of", "multiply_nodes"]
 
 
 def _chain(node: Node):
@@ -112,6 +113,18 @@ def function_of(primitive, params: tuple, nodes: list[Node]) -> Node | None:
     leaves: list[Node] = []
     expressions = [expanded(node, leaves) for node in nodes]
     return None if None in expressions else Joint(Apply(primitive, params, tuple(expressions)), leaves)
+
+
+def folded(primitive, nodes) -> Node | None:
+    """``f(x_1, f(x_2, ...))`` of several fields; None where that is no function of Gaussian fields, or of too many."""
+    leaves: list[Node] = []
+    total = None
+    for node in nodes:
+        expression = expanded(node, leaves)
+        if expression is None or len(leaves) > LARGEST:
+            return None
+        total = expression if total is None else applied(primitive, total, expression)
+    return Joint(total, leaves)
 
 
 def _settled(node: Node) -> Node:

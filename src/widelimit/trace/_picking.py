@@ -172,6 +172,14 @@ def _gather(interpreter, equation, values):
         raise equation.refuse("the indices are random, or the values are constants with a wide axis.")
     # an axis taken whole starts at its start, whatever the index
     axes = [a for a in dims.start_index_map if (sizes[a], equation.params2["slice_sizes"][a]) != _both(equation, a)]
+    for a in list(axes):  # the same start at every index: a slice (older JAX writes x[1:6, ::2] so)
+        start = _one_start(indices.array, list(dims.start_index_map).index(a)) if len(axes) > 1 else None
+        if start is not None and a != value.wide_axis and sizes[a] > 1:
+            start = min(max(start, 0), shape[a] - sizes[a])
+            index, at = finite_index(value, a), np.arange(start, start + sizes[a])
+            value = value.map(lambda x, i=index, at=at: taken(x, i, at))
+            shape = (*shape[:a], sizes[a], *shape[a + 1 :])
+            axes.remove(a)
     if len(axes) != 1 or getattr(dims, "operand_batching_dims", ()) or axes[0] == value.wide_axis:
         raise equation.refuse("only one axis of positions can be indexed at a time.")
     axis = axes[0]
@@ -193,6 +201,14 @@ def _gather(interpreter, equation, values):
     rank = len(shape) - 1 + at.ndim + (single is not None)
     out = permuted(picked, [next(kept) if i in dims.offset_dims else next(new) for i in range(rank) if i != single])
     return out if single is None else _with_axis(out, single)
+
+
+def _one_start(indices, which: int) -> int | None:
+    """Where a slice starts that starts at one place whatever the index; None where it does not, or is not known."""
+    if is_traced(indices):
+        return None
+    starts = np.unique(np.asarray(indices)[..., which])
+    return int(starts[0]) if len(starts) == 1 else None
 
 
 def _both(equation, axis: int) -> tuple[int, int]:

@@ -6,13 +6,16 @@ import dataclasses
 
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from widelimit._precision import at_once
-from widelimit.fields import Linear
+from widelimit.fields import LARGEST, Axes, Linear, Node
 from widelimit.trace._contraction import without_axis
 from widelimit.trace._interpreter import rule
+from widelimit.trace._merging import folded
+from widelimit.trace._picking import taken
 from widelimit.trace._shape import finite_index
-from widelimit.trace._values import Det, Flat, Weight, as_field
+from widelimit.trace._values import Det, Field, Flat, Weight, as_field
 
 __all__: list[str] = []
 
@@ -58,7 +61,35 @@ def _sum_axis(field, index):
     return without_axis(summed, index, index + (wide is not None and index >= wide))
 
 
-@rule("reduce_max", "reduce_min", "argmax", "argmin", "sort", "reduce_prod", "top_k", "reduce_window_max")
+@rule("reduce_max", "reduce_min")
+def _extremum(interpreter, equation, values):
+    """The largest or smallest over positions: a function of the field at each of them."""
+    value, axes = values[0], equation.params["axes"]
+    if not isinstance(value, Field) or value.wide_axis in axes:
+        return _no_limit(interpreter, equation, values)
+    primitive = lax.max_p if equation.name == "reduce_max" else lax.min_p
+    for axis in sorted(axes, reverse=True):
+        index = finite_index(value, axis)
+        blocks = []
+        for node, n in value.blocks:
+            folded_node = folded(primitive, _positions(node, index))
+            if folded_node is None:
+                return _no_limit(interpreter, equation, values)
+            blocks.append((folded_node, n))
+        wide = value.wide_axis
+        value = Field(tuple(blocks), wide if wide is None or wide < axis else wide - 1)
+    return value
+
+
+def _positions(node: Node, axis: int):
+    """The field at each position of an axis, without that axis."""
+    keep = tuple(i for i in range(len(node.shape)) if i != axis)
+    for j in range(min(node.shape[axis], LARGEST + 1)):
+        one = taken(node, axis, np.array([j]))
+        yield Axes(one, keep, tuple(node.shape[i] for i in keep))
+
+
+@rule("argmax", "argmin", "sort", "reduce_prod", "top_k", "reduce_window_max")
 def _no_limit(interpreter, equation, values):
     if all(isinstance(v, Det) for v in values) and not any(equation.wide_in(0)):
         return interpreter._evaluate(equation, values)
