@@ -25,15 +25,15 @@ def _sigmoid_like(z):
 
 
 def _attention(layer: dict) -> nn.Module:
-    assert layer["linear_scaling"]
     names, positions = ("W_query_std", "W_key_std", "W_value_std", "W_out_std", "b_std"), None
     if layer["pos_emb"] != "NONE":
         concat = layer["pos_emb"] == "CONCAT"
         positions = nn.PositionalEmbedding(layer["W_pos_emb_std"], layer["pos_emb_decay"], concat)
     by_values = layer.get("val_pos_emb", False)
     attention = nn.SelfAttention(
-        64, 2, *(layer[n] for n in names), layer["mechanism"].lower(), positions=None if by_values else positions
-    )
+        64, 2, *(layer[n] for n in names), layer["mechanism"].lower(), positions=None if by_values else positions,
+        scaling="width" if layer["linear_scaling"] else "root_width",
+    )  # fmt: skip
     return nn.Sequential(positions, attention) if by_values and positions else attention
 
 

@@ -22,8 +22,6 @@ _FAMILIES = ("fc_", "hard_", "prod_fc", "concat_channel", "layer_norm_fc", "drop
 # no network has the first: a function of the kernel, not of a preactivation.  The others are kernels of Neural Tangents
 # from which the networks themselves differ by 2 % (test_convolutions.py): its resizing of kernels is not exact
 _LEFT_OUT = {"fc_exp_normalized", "resize_up_linear_gap", "resize_down_linear_gap"}
-# not there yet: logits over the root of the width
-_LEFT_OUT |= {"attention_identity_sqrt_gap"}
 
 
 def _cases():

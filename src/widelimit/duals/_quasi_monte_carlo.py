@@ -63,7 +63,9 @@ def gaussian_average(function: Callable, means, covariance, points: int = DEFAUL
 
     def vector(z):
         if size > _FEW:
-            u = means + jnp.einsum("...ij,pj->p...i", L, z, precision="highest")
+            # few axes: XLA's products of arrays of many have failed
+            u = jnp.einsum("bij,pj->pbi", L.reshape(-1, size, size), z, precision="highest")
+            u = means + u.reshape(len(z), *L.shape[:-1])
             return tuple(u[..., i] for i in range(size))
         z = z.T.reshape((size, -1) + (1,) * (L.ndim - 2))
         return tuple(mean + sum(a * zj for a, zj in zip(row, z, strict=False)) for mean, row in rows)

@@ -35,6 +35,7 @@ from widelimit.fields._node import (
     Noise,
     Prior,
     Prod,
+    Score,
     Split,
     State,
     Sum,
@@ -43,13 +44,14 @@ from widelimit.fields._node import (
     Window,
     Windows,
 )
+from widelimit.fields._product import channel_sources
 from widelimit.fields._recurrence import Given, Recurrence, direct_sources
 from widelimit.fields._sensitivity import is_elementwise, sensitivity
 
 __all__ = [
     "Apply", "Axes", "Const", "Covariance", "DEFAULT_POINTS", "Derivative", "Ew", "Frozen", "Given", "Joint",
     "LARGEST", "Linear", "Literal", "Loop", "Mat", "Merge", "Node", "Noise", "Parameter", "Prior", "Prod",
-    "Recurrence", "Split", "State", "Sum", "Take", "UnknownLimitError", "Variable", "Vec", "Window", "Windows",
-    "affine", "applied", "combined", "constant_expression", "direct_sources", "dual_of", "expanded",
-    "has_parameters", "is_elementwise", "is_number", "sensitivity", "substitute",
+    "Recurrence", "Score", "Split", "State", "Sum", "Take", "UnknownLimitError", "Variable", "Vec", "Window",
+    "Windows", "affine", "applied", "channel_sources", "combined", "constant_expression", "direct_sources",
+    "dual_of", "expanded", "has_parameters", "is_elementwise", "is_number", "sensitivity", "substitute",
 ]  # fmt: skip

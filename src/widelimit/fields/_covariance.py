@@ -32,6 +32,7 @@ from widelimit.fields._node import (
     Node,
     Noise,
     Prod,
+    Score,
     Split,
     State,
     Sum,
@@ -198,6 +199,8 @@ def _pair(cov, kind, X, Y, tie):
         return swap(cov.pair(kind, Y, X, inverse(tie, nx)), tie, nx)
     if isinstance(X, Vec) and isinstance(Y, Vec):
         return _parameters.vector_rule(cov, kind, X, Y, tie)
+    if isinstance(X, Score) and isinstance(Y, Score):
+        return _product.score_rule(cov, kind, X, Y, tie)
     if isinstance(X, Mat) and isinstance(Y, Mat):
         return _parameters.weight_rule(cov, kind, X, Y, tie)
     return None if kind == "T" else _means_product(cov, X, Y, tie)
@@ -233,7 +236,7 @@ def _mean(cov, X):
         return None if fixed else jnp.asarray(X.prior.mean)
     if isinstance(X, Noise):
         return jnp.asarray(X.first)
-    if isinstance(X, Mat):
+    if isinstance(X, Mat | Score):
         return None
     if isinstance(X, State):
         return None if X.gaussian else cov.given.means[X.side, X.name]

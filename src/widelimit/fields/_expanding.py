@@ -45,14 +45,15 @@ def expanded(node: Node, leaves: list[Node]):
     """The node as a function of Gaussian fields, which are added to `leaves`; None where it is not one."""
     if isinstance(node, Const):
         return constant_expression(node.array)
-    if node.gaussian:
+    if node.gaussian and not _is_shifted(node):
         return _variable(node, leaves)
     if isinstance(node, Ew | Joint):
         own = node.leaves if isinstance(node, Joint) else [node.leaf]
         return substitute(node.expression, [expanded(u, leaves) for u in own])
     if isinstance(node, Sum):
-        terms = [expanded(child, leaves) for _, child in node.terms]
-        return None if any(t is None for t in terms) else combined([c for c, _ in node.terms], terms)
+        parts = _centred(node) if node.gaussian else node.terms
+        terms = [expanded(child, leaves) for _, child in parts]
+        return None if any(t is None for t in terms) else combined([c for c, _ in parts], terms)
     if isinstance(node, Prod):
         factors = [expanded(factor, leaves) for factor in node.factors]
         return None if any(f is None for f in factors) else functools.reduce(_product, factors)
@@ -60,6 +61,24 @@ def expanded(node: Node, leaves: list[Node]):
         inner = as_joint(node)
         return None if inner is None else substitute(inner.expression, [expanded(u, leaves) for u in inner.leaves])
     return None
+
+
+def _is_shifted(node: Node) -> bool:
+    """Whether constants are added to a field: they belong to the function (the ``-inf`` of a mask has no moments)."""
+    if isinstance(node, Sum):
+        return any(_is_shifted(child) for _, child in node.terms)
+    moves = isinstance(node, Linear | Frozen | Axes | Take | Windows | Merge | Split)
+    return isinstance(node, Const) or (moves and _is_shifted(node.child))
+
+
+def _centred(node: Sum) -> list[tuple[Any, Node]]:
+    """The terms of a shifted Gaussian field: those without a constant as one field, the same each time."""
+    known = node.__dict__
+    if "centred" not in known:
+        rest = [(c, x) for c, x in node.terms if _is_shifted(x)]
+        centred = [(c, x) for c, x in node.terms if not _is_shifted(x)]
+        known["centred"] = ([(1.0, Sum(centred))] if centred else []) + rest
+    return known["centred"]
 
 
 def as_joint(node: Node) -> Joint | None:

@@ -170,11 +170,11 @@ def _added(edges, sizes, v1, v2, means):
 
 def _independent(cov, x, y, tie) -> bool:
     """At the pairs of positions that are asked for, and at equal ones (of which the variances are made)."""
-    from widelimit.fields._product import _sources
+    from widelimit.fields._product import channel_sources
 
     if isinstance(x, Prod) or isinstance(y, Prod):
         return False
-    if not _sources(x) & _sources(y):
+    if not channel_sources(x) & channel_sources(y):
         return True
     u = x.leaf if isinstance(x, Ew) else x
     v = y.leaf if isinstance(y, Ew) else y

@@ -72,7 +72,14 @@ def joint_rule(cov, kind, X, Y, tie):
 
     def multiplied(u):
         left, right = (_side_by_side(arrays, matrix.shape[:-2]) for arrays in (first(u), second(u)))
-        return jnp.sum(left * jnp.einsum("...ij,p...j->p...i", matrix, right, precision="highest"), axis=-1)
+        shape = jnp.broadcast_shapes(left.shape[1:-1], right.shape[1:-1])
+        flat = jnp.broadcast_to(matrix, (*shape, *matrix.shape[-2:])).reshape(-1, *matrix.shape[-2:])
+        left, right = (
+            jnp.broadcast_to(a, (len(a), *shape, a.shape[-1])).reshape(len(a), -1, a.shape[-1]) for a in (left, right)
+        )
+        # few axes: XLA's products of arrays of many have failed
+        moved = jnp.einsum("bij,pbj->pbi", flat, right, precision="highest")
+        return jnp.sum(left * moved, axis=-1).reshape(-1, *shape)
 
     return law.average(multiplied)
 

@@ -14,7 +14,7 @@ import numpy as np
 
 __all__ = [
     "Axes", "Const", "Ew", "Frozen", "Joint", "Linear", "Loop", "Mat", "Merge", "Node", "Noise", "Prior", "Prod",
-    "Split", "State", "Sum", "Take", "Vec", "Window", "Windows", "height",
+    "Score", "Split", "State", "Sum", "Take", "Vec", "Window", "Windows", "height",
 ]  # fmt: skip
 
 
@@ -228,6 +228,18 @@ class Prod(Node):
 
     def __init__(self, factors: list[Node]):
         self.factors, self.shape = factors, factors[0].shape
+
+
+class Score(Node):
+    """``S = sum_k X_k Y_k`` over n channels of one head, for fields whose channels are told apart by head too.
+
+    A sum of many independent products of mean 0: Gaussian, independent from head to head (Hron et al. 2020, theorem 3).
+    """
+
+    gaussian = True
+
+    def __init__(self, first: Node, second: Node, n: int):
+        self.factors, self.n, self.shape = [first, second], n, first.shape
 
 
 class State(Node):

@@ -6,10 +6,10 @@ import itertools
 
 from widelimit.fields._joint import average, leaves, partials
 from widelimit.fields._linear import add
-from widelimit.fields._node import Const, Ew, Joint, Node, Noise, Prod, Sum
+from widelimit.fields._node import Const, Ew, Node, Noise, Prod, Sum
 from widelimit.fields._placing import full_tie, place_x, place_y
 
-__all__ = ["expectation", "is_entangled", "product_rule"]
+__all__ = ["channel_sources", "expectation", "is_entangled", "product_rule", "score_rule"]
 
 
 def _factors(node: Node) -> list[Node]:
@@ -18,11 +18,12 @@ def _factors(node: Node) -> list[Node]:
 
 def product_rule(cov, kind, X, Y, tie):
     """``K = E[prod X_i prod Y_j]``; ``T = sum_ij T(X_i, Y_j) E[the rest]``, of a nonlinear factor its derivative."""
-    left, right = _factors(X), _factors(Y)
+    left, right = [(0, f) for f in _factors(X)], [(1, f) for f in _factors(Y)]
     if kind == "K":
-        return expectation(cov, [(0, f) for f in left] + [(1, f) for f in right], X, Y, tie)
+        return expectation(cov, left + right, X, Y, tie)
+    alone = _alone(_groups(cov, left + right, X, Y, tie))
     total = None
-    for (u, first), (v, second) in itertools.product(_derivatives(left, 0), _derivatives(right, 1)):
+    for (u, first), (v, second) in itertools.product(_derivatives(left, alone), _derivatives(right, alone)):
         tangent = cov.T(u, v, tie)
         if tangent is None:
             continue
@@ -33,16 +34,40 @@ def product_rule(cov, kind, X, Y, tie):
     return total
 
 
-def _derivatives(factors, side):
-    """Each Gaussian field with the factors of the product's derivative by it."""
+def _alone(groups) -> list[tuple[int, Node]]:
+    """Factors that are independent of all others of their own side: their own moments are all that is needed."""
     out = []
-    for i, factor in enumerate(factors):
-        others = [(side, f) for n, f in enumerate(factors) if n != i]
-        # one that picks or sums positions of functions stands alone (see `is_entangled`): its own moment is known
-        whole = not isinstance(factor, Ew | Joint)
+    for group in groups:
+        sides = [side for side, _ in group]
+        out += group if max(sides.count(0), sides.count(1)) == 1 else []
+    return out
+
+
+def _derivatives(factors, alone):
+    """Each factor that is alone, and each field in the others, with the rest of the product's derivative by it."""
+    out = []
+    for i, (side, factor) in enumerate(factors):
+        others = [f for n, f in enumerate(factors) if n != i]
+        whole = any(s == side and f is factor for s, f in alone)
         for leaf, partial in [(factor, None)] if whole else partials(factor):
             out.append((leaf, others if partial is None else [*others, (side, partial)]))
     return out
+
+
+def score_rule(cov, kind, X, Y, tie):
+    """``K = n sum_(i, j) E[X_1 Y_i] E[X_2 Y_j]`` over ``(i, j) = (1, 2), (2, 1)``; T by the product rule."""
+    total = None
+    for i, j in ((0, 1), (1, 0)):
+        if kind == "K":
+            total = add(total, _both(cov.K(X.factors[0], Y.factors[i], tie), cov.K(X.factors[1], Y.factors[j], tie)))
+            continue
+        total = add(total, _both(cov.T(X.factors[0], Y.factors[i], tie), cov.K(X.factors[1], Y.factors[j], tie)))
+        total = add(total, _both(cov.K(X.factors[0], Y.factors[i], tie), cov.T(X.factors[1], Y.factors[j], tie)))
+    return None if total is None else float(X.n) * total
+
+
+def _both(a, b):
+    return None if a is None or b is None else a * b
 
 
 def expectation(cov, factors, X, Y, tie):
@@ -97,10 +122,11 @@ def _correlated(cov, la, lb, side_a, side_b, tie) -> bool:
 
 def _only_means(cov, a, b) -> bool:
     # Two fields with means but no common parameter or noise have a moment that is the product of the means.
-    return not (_sources(a) & _sources(b))
+    return not (channel_sources(a) & channel_sources(b))
 
 
-def _sources(node) -> set:
+def channel_sources(node) -> set:
+    """Parameters and masks that a channel of the node is made of other than through weights."""
     found, stack = set(), [node]
     while stack:
         item = stack.pop()

@@ -1,4 +1,4 @@
-"""Self-attention over all positions, with logits scaled by the inverse width."""
+"""Self-attention over all positions, with logits scaled by the inverse width or by its root."""
 
 from __future__ import annotations
 
@@ -69,8 +69,12 @@ class SelfAttention(Module):
     (in the order of the flattened positions).  b_std None: no bias.  positions: a `PositionalEmbedding` that keys and
     queries see and values do not (for all three, put it before this layer).  Masked keys get no weight.
 
-    Raises ValueError for an unknown mechanism, heads or width below 1, negative standard deviations.
-    Source: Hron et al. 2020, section 3 (linear scaling).
+    scaling: "width", as above, or "root_width": ``A_h = mechanism(q_h k_h^T / sqrt(width))`` with a matrix Q_h for the
+    queries of its own.  Logits stay random then, and the limit is that of infinitely many heads: `heads` grows as
+    `width` does.  It is in closed form for all mechanisms but softmax, a quasi-Monte Carlo average for that.
+
+    Raises ValueError for an unknown mechanism or scaling, heads or width below 1, negative standard deviations.
+    Source: Hron et al. 2020, section 3 (linear scaling) and theorem 3 (root scaling).
     """
 
     takes_context = True
@@ -84,8 +88,15 @@ class SelfAttention(Module):
     mechanism: str = "softmax"
     causal: bool = False
     positions: PositionalEmbedding | None = None
+    scaling: str = "width"
+
+    @property
+    def widths(self):
+        return ("width", "heads") if self.scaling == "root_width" else ("width",)
 
     def __post_init__(self) -> None:
+        if self.scaling not in ("width", "root_width"):
+            raise ValueError(f"SelfAttention: scaling must be 'width' or 'root_width', not {self.scaling!r}.")
         for name in ("width", "heads"):
             checked_number("SelfAttention", name, getattr(self, name), whole=True, least=1)
         if not isinstance(self.positions, PositionalEmbedding | None):
@@ -102,10 +113,12 @@ class SelfAttention(Module):
         shape = values_of(shape)
         if len(shape) < 2:
             raise ValueError(f"SelfAttention: the input must be (positions..., C), and its shape is {shape}.")
-        keys, C = jax.random.split(key, 5), shape[-1]
+        keys, C = jax.random.split(key, 6), shape[-1]
         seen = C if self.positions is None or not self.positions.concat else 2 * C
         shapes = {"K": (seen, self.width), "V": (C, self.width), "O": (self.width, self.width)}
         params = {n: jax.random.normal(k, (self.heads, *s)) for k, (n, s) in zip(keys, shapes.items(), strict=False)}
+        if self.scaling == "root_width":
+            params["Q"] = jax.random.normal(keys[5], (self.heads, seen, self.width))
         if self.b_std is not None:
             params["b"] = jax.random.normal(keys[3], (self.width,))
         if self.positions is not None:
@@ -123,7 +136,10 @@ class SelfAttention(Module):
         seen = x if self.positions is None else self.positions.apply(params["positions"], x)
         k = jnp.einsum("pc,hcd->hpd", seen, params["K"]) / seen.shape[-1] ** 0.5
         values = jnp.einsum("pc,hcd->hpd", x, params["V"]) * (self.W_value_std / C**0.5)
-        logits = jnp.einsum("hpd,hqd->hpq", k, k) * (self.W_query_std * self.W_key_std / self.width)
+        q, power = k, 1.0
+        if self.scaling == "root_width":
+            q, power = jnp.einsum("pc,hcd->hpd", seen, params["Q"]) / seen.shape[-1] ** 0.5, 0.5
+        logits = jnp.einsum("hpd,hqd->hpq", q, k) * (self.W_query_std * self.W_key_std / self.width**power)
         weights = self._weights(logits, None if mask is None else mask.reshape(-1))
         y = jnp.einsum("hpq,hqd->hpd", weights, values)
         z = jnp.einsum("hpd,hdc->pc", y, params["O"]) * (self.W_out_std / (self.heads * self.width) ** 0.5)

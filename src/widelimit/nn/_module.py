@@ -37,6 +37,11 @@ class Module:
 
     takes_context: ClassVar[bool] = False  # whether `apply` knows of adjacency matrices and masks (nn/_context.py)
 
+    @property
+    def widths(self) -> tuple[str, ...]:
+        """Names of the hyperparameters that grow with the width."""
+        return ("width",)
+
     def init(self, key: jax.Array, shape: Any) -> Params:
         """Draw parameters for an input of the given shape (of one example, without a batch axis)."""
         return ()

@@ -8,7 +8,7 @@ import numpy as np
 from jax.extend import core as jex_core
 
 from widelimit._precision import enable_x64, is_traced
-from widelimit.trace._interpreter import rule
+from widelimit.trace._rules import rule
 from widelimit.trace._values import Det, Field
 
 __all__ = ["inner_program"]

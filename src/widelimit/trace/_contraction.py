@@ -9,14 +9,16 @@ import jax
 import jax.numpy as jnp
 
 from widelimit.fields import Axes, Const, Linear, Mat, Merge, Node, Sum
-from widelimit.trace._interpreter import rule
+from widelimit.trace._axes import permuted, without_axis
+from widelimit.trace._heads import channel_by_channel, heads_product, is_per_head
+from widelimit.trace._rules import rule
 from widelimit.trace._uses import mean_shift, reaction
-from widelimit.trace._values import BOTH_USES, Det, Field, Flat, Weight, aligned, as_field
+from widelimit.trace._values import BOTH_USES, Det, Field, Flat, Heads, Weight, aligned, as_field
 
 __all__: list[str] = []
 
 
-@rule("dot_general", takes_flat=True)
+@rule("dot_general", takes_flat=True, takes_heads=True)
 def _dot_general(interpreter, equation, values):
     if any(isinstance(v, Flat) for v in values):
         return _flat_dot(interpreter, equation, values)
@@ -29,6 +31,9 @@ def _dot_general(interpreter, equation, values):
             "two parameter matrices are multiplied with each other before they meet the input.",
             "Remedy: multiply the input first, (x @ A) @ B instead of x @ (A @ B).",
         )
+    per_head = (isinstance(v, Weight) and is_per_head(equation, v, i) for i, v in enumerate(values))
+    if any(isinstance(v, Heads) for v in values) or any(per_head):
+        return heads_product(interpreter, equation, values)
     if isinstance(b, Weight):
         return _apply_weight(interpreter, equation, a, b, 0, (contract_a, contract_b), (batch_a, batch_b))
     if isinstance(a, Weight):
@@ -150,7 +155,7 @@ def _apply_weight(interpreter, equation, value, weight, position, contract, batc
     start = rows
     direction = tuple(sorted(contracted_leaf))
     own = tuple(range(len(batch_v)))
-    if wide_pairs and weight.uses.vector:
+    if wide_pairs and (weight.uses.vector or weight.uses.heads):
         raise equation.refuse(BOTH_USES, " ")
     for node, n in blocks:
         if order != list(range(len(order))):
@@ -240,31 +245,11 @@ def _mix_several(equation, field, array, contract, *, det):
     return _mix(equation, merged, array, ((0,), (0,)), ((), ()), det=det)
 
 
-def without_axis(field: Field, index: int, position: int) -> Field:
-    """A finite axis of size 1 dropped: the node's axis `index`, the array's axis `position`."""
-
-    def dropped(x):
-        keep = tuple(i for i in range(len(x.shape)) if i != index)
-        return Axes(x, keep, tuple(x.shape[i] for i in keep))
-
-    wide = field.wide_axis
-    return Field(field.map(dropped).blocks, wide if wide is None or wide < position else wide - 1)
-
-
-def permuted(field: Field, order) -> Field:
-    """``transpose(order)`` of a field."""
-    axis = None if field.wide_axis is None else list(order).index(field.wide_axis)
-    rank = len(order)
-    finite = [i for i in range(rank) if i != field.wide_axis]
-    source = tuple(finite.index(i) for i in order if i != field.wide_axis)
-    if source == tuple(range(len(source))):
-        return Field(field.blocks, axis)
-    return Field(tuple((Axes(x, source, tuple(x.shape[j] for j in source)), n) for x, n in field.blocks), axis)
-
-
 def _moment(interpreter, equation, a, b, contract, batch):
     """Inner product of two fields over the width (and positions): ``n sum_p E[X_p Y_p]``, which is deterministic."""
     pairs, tied = list(zip(*contract, strict=True)), list(zip(*batch, strict=True))
+    if a.wide_axis is not None and (a.wide_axis, b.wide_axis) in tied:
+        return channel_by_channel(equation, a, b)
     if (a.wide_axis, b.wide_axis) not in pairs or a.wide_axis is None:
         raise equation.refuse("two fields are contracted along axes of which none is the width of both.")
 

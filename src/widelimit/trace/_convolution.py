@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from widelimit.fields import Axes, Const, Linear, Mat, Node, Sum, Window, Windows
-from widelimit.trace._interpreter import rule
 from widelimit.trace._merging import multiply_nodes
 from widelimit.trace._picking import cut_width
+from widelimit.trace._rules import rule
 from widelimit.trace._uses import mean_shift, reaction
 from widelimit.trace._values import BOTH_USES, Det, Field, Weight, aligned, as_field
 

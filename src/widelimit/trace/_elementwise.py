@@ -11,8 +11,9 @@ from jax import lax
 
 from widelimit._precision import at_once, is_traced
 from widelimit.fields import Apply, Axes, Const, Ew, Frozen, Literal, Node, Sum, is_number
-from widelimit.trace._interpreter import available, rule
+from widelimit.trace._interpreter import available
 from widelimit.trace._merging import function_of, multiply_nodes
+from widelimit.trace._rules import rule
 from widelimit.trace._values import Det, Field, Weight, aligned, as_field
 
 __all__ = ["fields_of"]

@@ -19,8 +19,8 @@ from jax.extend import core as jex_core
 from widelimit._precision import is_traced
 from widelimit.fields import UnknownLimitError
 from widelimit.trace._calls import inner_program
-from widelimit.trace._interpreter import Equation, paired_equation
 from widelimit.trace._loops import loop_sizes
+from widelimit.trace._rules import Equation, paired_equation
 
 __all__ = ["check_growth", "growth_lines"]
 
@@ -197,7 +197,8 @@ def _step(equation: Equation, values: list[Growth]) -> list[Growth]:
     if name == "integer_pow":
         return [_power(values[0], float(equation.params["y"]))]
     if name == "dot_general":
-        return [_contraction(equation, values[0], values[1], equation.params["dimension_numbers"][0][0])]
+        contract, batch = equation.params["dimension_numbers"]
+        return [_contraction(equation, values[0], values[1], contract[0], batch[0])]
     if name == "conv_general_dilated":
         dims = equation.params["dimension_numbers"]
         each = not _over_width(equation, dims.rhs_spec[1:2], 1)  # a filter for each channel contracts none
@@ -241,13 +242,16 @@ def _over_width(equation, axes, i) -> bool:
     return any(wide[a] for a in axes)
 
 
-def _contraction(equation, a: Growth, b: Growth, contract) -> Growth:
+def _contraction(equation, a: Growth, b: Growth, contract, batch=()) -> Growth:
     if not _over_width(equation, contract, 0):
         return _product(a, b)._replace(kind=_FIELD if a.kind or b.kind else _NUMBER)
+    if _over_width(equation, batch, 0) and _PARAMETER not in (a.kind, b.kind):  # of independent channels, in each head
+        return _marked(equation, _product(a, b, 0.5), 0.5, "an inner product over the channels of each head")
     if _PARAMETER in (a.kind, b.kind):
-        out = _product(a, b, 0.5)
+        axes = sum(_over_width(equation, [i], 0) for i in contract)  # heads and their channels
+        out = _product(a, b, 0.5 * axes)
         size = max(out.size, _plus(a.mean, b.size, 1.0), _plus(b.mean, a.size, 1.0))  # type: ignore[type-var]
-        return _marked(equation, out._replace(size=size), 0.5, "a contraction with a parameter")
+        return _marked(equation, out._replace(size=size), 0.5 * axes, "a contraction with a parameter")
     out = _product(a, b, 1.0)
     return _marked(equation, out._replace(slope=_NEVER, kind=_NUMBER), 1.0, "an inner product over the width")
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -15,74 +13,11 @@ from jax.extend import core as jex_core
 from widelimit._precision import at_once, enable_x64, is_traced
 from widelimit.fields import Covariance, Noise, UnknownLimitError
 from widelimit.trace._flat import on_parts
-from widelimit.trace._values import Det, Field, Flat, Weight
+from widelimit.trace._heads import each_head
+from widelimit.trace._rules import RULES, Equation, paired_equation
+from widelimit.trace._values import Det, Field, Flat, Heads, Weight
 
-__all__ = ["RULES", "Equation", "Interpreter", "available", "paired_equation", "rule"]
-
-RULES: dict[str, Callable] = {}
-
-
-def rule(*names: str, **marks: bool):
-    """Register a function ``(interpreter, equation, values) -> value or list of values`` for primitives.
-
-    marks: structural (runs on constants too), elementwise, takes_flat (knows what to do with merged axes).
-    """
-
-    def register(function):
-        for name in names:
-            RULES[name] = function
-        function.__dict__.update(marks)
-        return function
-
-    return register
-
-
-@dataclasses.dataclass(frozen=True)
-class Equation:
-    """One primitive application, seen at two widths."""
-
-    name: str
-    primitive: Any
-    params: dict
-    params2: dict
-    in_shapes: list[tuple[tuple[int, ...], tuple[int, ...]]]
-    out_shapes: list[tuple[tuple[int, ...], tuple[int, ...]]]
-    source: str
-
-    def wide_in(self, i: int) -> tuple[bool, ...]:
-        """Which axes of input i are wide."""
-        return tuple(a != b for a, b in zip(*self.in_shapes[i], strict=True))
-
-    def wide_out(self, i: int = 0) -> tuple[bool, ...]:
-        """Which axes of output i are wide."""
-        return tuple(a != b for a, b in zip(*self.out_shapes[i], strict=True))
-
-    def refuse(self, why: str, remedy: str = "") -> UnknownLimitError:
-        """The error for this equation."""
-        place = f" at {self.source}" if self.source else ""
-        finite = "limit.finite" if "aten." in self.source else "wl.monte_carlo"
-        remedy = remedy or (
-            f"Remedy: rewrite this line with operations whose limit is known, or compare finite networks with {finite}."
-        )
-        return UnknownLimitError(f"primitive `{self.name}`{place}: {why} {remedy}")
-
-
-def paired_equation(eqn, eqn2, in_shapes) -> Equation:
-    """One equation of a jaxpr beside the same equation at another width."""
-    if eqn.primitive.name != eqn2.primitive.name:
-        raise UnknownLimitError(
-            f"the program does `{eqn.primitive.name}` at one width and `{eqn2.primitive.name}` at another; its "
-            "limit cannot be read. Remedy: let the code not branch on the width."
-        )
-    return Equation(
-        eqn.primitive.name,
-        eqn.primitive,
-        eqn.params,
-        eqn2.params,
-        in_shapes,
-        [(tuple(a.aval.shape), tuple(b.aval.shape)) for a, b in zip(eqn.outvars, eqn2.outvars, strict=True)],
-        _source(eqn),
-    )
+__all__ = ["Interpreter", "available"]
 
 
 class Interpreter:
@@ -152,6 +87,13 @@ class Interpreter:
                     "Remedy: do it before the reshape, or contract the merged axis with a parameter first.",
                 )
             out = on_parts(self, equation, values, function)
+        elif any(isinstance(v, Heads) for v in values) and not getattr(function, "takes_heads", False):
+            if not getattr(function, "elementwise", False):
+                raise equation.refuse(
+                    "it acts on a field with two wide axes, of infinitely many heads and of their channels.",
+                    "Remedy: contract both at once with a parameter, einsum('hpd,hdc->pc', y, O).",
+                )
+            out = each_head(self, equation, values, function)
         else:
             out = function(self, equation, values)
         outs = list(out) if isinstance(out, list) else [out]
@@ -237,16 +179,3 @@ def _kind(value) -> str:
     if isinstance(value, Det):
         return "deterministic"
     return "parameter" if isinstance(value, Weight) else "wide field"
-
-
-def _source(eqn) -> str:
-    """``file:line`` of the user's code, where JAX's traceback gives it; the module, where the code is PyTorch's."""
-    source = str(getattr(getattr(eqn, "source_info", None), "name_stack", ""))
-    if "[torch " in source:
-        return source.rpartition("[torch ")[2].partition("]")[0]
-    traceback = getattr(getattr(eqn, "source_info", None), "traceback", None)
-    for frame in getattr(traceback, "frames", None) or []:
-        name = frame.file_name
-        if "/jax/" not in name and "site-packages" not in name and "/widelimit/trace/" not in name:
-            return f"{name}:{getattr(frame, 'line_num', None) or getattr(frame, 'start_line', '?')}"
-    return ""

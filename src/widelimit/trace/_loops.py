@@ -30,8 +30,9 @@ from widelimit.fields import (
     direct_sources,
 )
 from widelimit.trace._calls import inner_program
-from widelimit.trace._interpreter import Equation, Interpreter, rule
+from widelimit.trace._interpreter import Interpreter
 from widelimit.trace._picking import cut
+from widelimit.trace._rules import Equation, rule
 from widelimit.trace._shape import _reshape, stacked
 from widelimit.trace._uses import Uses
 from widelimit.trace._values import Det, Field, Weight, as_field

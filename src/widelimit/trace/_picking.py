@@ -9,9 +9,8 @@ import numpy as np
 
 from widelimit._precision import at_once, is_traced
 from widelimit.fields import Axes, Const, Ew, Frozen, Node, Split, Sum, Take, Vec, has_parameters, is_number
-from widelimit.trace._contraction import permuted, without_axis
-from widelimit.trace._interpreter import rule
-from widelimit.trace._shape import finite_index
+from widelimit.trace._axes import finite_index, permuted, without_axis
+from widelimit.trace._rules import rule
 from widelimit.trace._values import Det, Field, Weight, as_field, shifted
 
 __all__ = ["cut", "cut_width", "taken"]

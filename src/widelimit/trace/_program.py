@@ -73,12 +73,16 @@ def _learning_rate(lr, std):
     return lr
 
 
+def _widths(module) -> tuple[str, ...]:
+    return getattr(module, "widths", ("width",))
+
+
 def _widened(module):
     """The same module with every `width` doubled."""
     out = copy.copy(module)
     for field in dataclasses.fields(module):
         value = getattr(module, field.name)
-        if field.name == "width":
+        if field.name in _widths(module):
             value = 2 * value
         elif isinstance(value, tuple) and any(dataclasses.is_dataclass(v) for v in value):
             value = tuple(_widened(v) if dataclasses.is_dataclass(v) else v for v in value)
@@ -95,8 +99,8 @@ def with_width(module, n: int, output: bool = True):
     out = copy.copy(module)
     for field in dataclasses.fields(module):
         value = getattr(module, field.name)
-        if field.name == "width" and not output:
-            value = n
+        if field.name in _widths(module) and not output:
+            value = n if field.name == "width" else max(1, value * n // module.width)
         elif isinstance(value, tuple):
             ends = [output and (field.name != "layers" or i == len(value) - 1) for i in range(len(value))]
             value = tuple(with_width(v, n, e) if is_module(v) else v for v, e in zip(value, ends, strict=True))

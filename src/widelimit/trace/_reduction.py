@@ -10,11 +10,10 @@ from jax import lax
 
 from widelimit._precision import at_once
 from widelimit.fields import LARGEST, Axes, Linear, Node
-from widelimit.trace._contraction import without_axis
-from widelimit.trace._interpreter import rule
+from widelimit.trace._axes import finite_index, without_axis
 from widelimit.trace._merging import folded
 from widelimit.trace._picking import taken
-from widelimit.trace._shape import finite_index
+from widelimit.trace._rules import rule
 from widelimit.trace._values import Det, Field, Flat, Weight, as_field
 
 __all__: list[str] = []

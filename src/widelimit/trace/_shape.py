@@ -9,12 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from widelimit.fields import Axes, Const, Merge, Split, Sum, Take
-from widelimit.trace._contraction import permuted
+from widelimit.trace._axes import finite_index, permuted
 from widelimit.trace._flat import merged
-from widelimit.trace._interpreter import rule
-from widelimit.trace._values import Det, Field, Flat, Weight, aligned, as_field
+from widelimit.trace._heads import transposed
+from widelimit.trace._rules import rule
+from widelimit.trace._values import Det, Field, Flat, Heads, Weight, aligned, as_field
 
-__all__ = ["finite_index", "stacked"]
+__all__ = ["stacked"]
 
 
 def _wide_sizes(equation, i=0):
@@ -22,16 +23,14 @@ def _wide_sizes(equation, i=0):
     return tuple(1 if w else n for w, n in zip(equation.wide_out(i), equation.out_shapes[i][0], strict=True))
 
 
-def finite_index(field: Field, axis: int) -> int:
-    return axis - (field.wide_axis is not None and axis > field.wide_axis)
-
-
-@rule("transpose")
+@rule("transpose", takes_heads=True)
 def _transpose(interpreter, equation, values):
     order = equation.params["permutation"]
     value = values[0]
     if isinstance(value, Det):
         return Det(jnp.transpose(value.array, order))
+    if isinstance(value, Heads):
+        return transposed(equation, value)
     if isinstance(value, Weight):
         return dataclasses.replace(value, axes=tuple(value.axes[i] for i in order))
     return permuted(value, order)

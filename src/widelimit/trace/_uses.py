@@ -16,8 +16,10 @@ __all__ = ["Uses", "mean_shift", "reaction"]
 class Uses:
     """vector: whether the parameter was used as a vector over channels; matrices: its contractions, in order; splits:
     which of its axes were seen as several; parts: the ranges along its axes that were contracted;
-    rolled: directions in which loops over time contract it.
+    rolled: directions in which loops over time contract it; heads: its uses head by head.
     """
+
+    heads: Uses | None = None
 
     vector: bool = False
     rolled: set = dataclasses.field(default_factory=set)

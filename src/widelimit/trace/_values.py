@@ -24,6 +24,7 @@ from widelimit.fields import (
     Noise,
     Prior,
     Prod,
+    Score,
     Split,
     State,
     Sum,
@@ -34,7 +35,7 @@ from widelimit.fields import (
 )
 from widelimit.trace._uses import Uses
 
-__all__ = ["BOTH_USES", "Det", "Field", "Flat", "Weight", "aligned", "rebuilt", "shifted"]
+__all__ = ["BOTH_USES", "Det", "Field", "Flat", "Heads", "Weight", "aligned", "rebuilt", "shifted"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +85,25 @@ class Weight:
             full=spread(self.full, sizes), wide=spread(self.wide, wide), splits=(*self.splits, (own, sizes)),
         )  # fmt: skip
 
+    def of_one_head(self, position: int) -> Weight:
+        """The parameter without one wide axis of the array: that of each head, alike and independent."""
+        own = self.axes[position]
+        if own is None or (self.start[own], self.size[own]) != (0, self.full[own]) or self.uses.matrices:
+            raise UnknownLimitError(
+                "part of a parameter's axis of heads is used, or the parameter is used without heads too. Remedy: give "
+                "each use its own parameter."
+            )
+        self.uses.heads = self.uses.heads or Uses()
+
+        def rest(values):
+            return (*values[:own], *values[own + 1 :])
+
+        axes = [a if a is None or a < own else a - 1 for i, a in enumerate(self.axes) if i != position]
+        return dataclasses.replace(
+            self, key=(self.key, "head", own), axes=tuple(axes), start=rest(self.start), size=rest(self.size),
+            full=rest(self.full), wide=rest(self.wide), uses=self.uses.heads,
+        )  # fmt: skip
+
     def taken_key(self):
         """The parameter and the part of its finite axes: two parts are the same weight only if these agree."""
         self.uses.seen(self.splits)
@@ -126,6 +146,20 @@ class Flat:
     sizes2: tuple[int, ...]
 
 
+@dataclasses.dataclass(frozen=True)
+class Heads:
+    """A field with one more wide axis, of heads: axis `axis` of the array; `field` is that of one head.
+
+    alike: whether heads and channels may change places (a weight applied), which they may not once a head's channels
+    have something in common (its attention).
+    """
+
+    field: Field
+    axis: int
+    count: int
+    alike: bool = True
+
+
 def rebuilt(node: Node, leaf: Callable[[Node], Node]) -> Node:
     """The same function of other fields: `leaf` gives what stands for each constant, parameter, weight and loop."""
 
@@ -138,6 +172,8 @@ def rebuilt(node: Node, leaf: Callable[[Node], Node]) -> Node:
         return Sum([(c, again(x)) for c, x in node.terms])
     if isinstance(node, Prod):
         return Prod([again(x) for x in node.factors])
+    if isinstance(node, Score):
+        return Score(again(node.factors[0]), again(node.factors[1]), node.n)
     if isinstance(node, Ew):
         return Ew(node.expression, again(node.leaf))
     if isinstance(node, Joint):
