@@ -37,7 +37,7 @@ from widelimit.nn._graph import Aggregate, Graph, Masked
 from widelimit.nn._linear_map import LinearMap
 from widelimit.nn._module import Module
 from widelimit.nn._networks import cnn, gcn, mlp, myrtle, transformer, wide_resnet
-from widelimit.nn._normalisation import GroupNorm, LayerNorm, RMSNorm
+from widelimit.nn._normalisation import BatchNorm, GroupNorm, LayerNorm, RMSNorm
 from widelimit.nn._pooling import AvgPool, Crop, Flatten, GlobalAvgPool, GlobalSumPool, ImageResize, SumPool
 from widelimit.nn._recurrent import GRU, RNN
 from widelimit.nn._regularisation import Dropout

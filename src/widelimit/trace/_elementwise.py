@@ -13,7 +13,7 @@ from widelimit._precision import at_once, is_traced
 from widelimit.fields import Apply, Axes, Const, Ew, Frozen, Literal, Node, Sum, is_number
 from widelimit.trace._interpreter import available, rule
 from widelimit.trace._merging import function_of, multiply_nodes
-from widelimit.trace._values import Det, Field, Weight, aligned, as_field
+from widelimit.trace._values import Det, Field, Weight, aligned, as_field, known
 
 __all__ = ["fields_of"]
 
@@ -156,12 +156,17 @@ def _deterministic(interpreter, equation, values):
     return Det(interpreter.cast(equation.primitive.bind(*arrays, **equation.params)))
 
 
+def _with_constants(interpreter, values):
+    return [known(v, interpreter.dtype) for v in values]
+
+
 def _all_det(values):
     return all(isinstance(v, Det) for v in values)
 
 
 @rule("add", "add_any", "sub", elementwise=True)
 def _add(interpreter, equation, values):
+    values = _with_constants(interpreter, values)
     if _all_det(values):
         return _deterministic(interpreter, equation, values)
     sign = -1.0 if equation.name == "sub" else 1.0
@@ -203,6 +208,9 @@ def _multiply(interpreter, equation, values):
         if isinstance(values[b], Det) and isinstance(values[a], Weight) and jnp.size(values[b].array) == 1:
             number = values[b].array
             return _scaled(interpreter, values[a], number if is_number(number) else jnp.reshape(number, ()), equation)
+    values = _with_constants(interpreter, values)
+    if _all_det(values):
+        return _deterministic(interpreter, equation, values)
 
     def product(xs):
         for a, b in ((0, 1), (1, 0)):
@@ -229,6 +237,7 @@ _OF_AN_OUTPUT = (
 def _divide(interpreter, equation, values):
     if _all_det(values):
         return _deterministic(interpreter, equation, values)
+    values = [values[0], known(values[1], interpreter.dtype)]
     if isinstance(values[1], Det):
         with at_once(values[1].array):
             factor = Det(1 / values[1].array)
@@ -265,6 +274,7 @@ def _stop_gradient(interpreter, equation, values):
 
 def _function(interpreter, equation, values):
     """Any other function: one preactivation is needed, of which all operands are functions."""
+    values = _with_constants(interpreter, values)
     if _all_det(values):
         return _deterministic(interpreter, equation, values)
     params = tuple(sorted((k, v) for k, v in equation.params.items() if _hashable(v)))

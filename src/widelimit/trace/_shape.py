@@ -12,7 +12,7 @@ from widelimit.fields import Axes, Const, Merge, Split, Sum, Take
 from widelimit.trace._contraction import permuted
 from widelimit.trace._flat import merged
 from widelimit.trace._interpreter import rule
-from widelimit.trace._values import Det, Field, Flat, Weight, aligned, as_field
+from widelimit.trace._values import Det, Field, Flat, Weight, aligned, as_field, known
 
 __all__ = ["finite_index", "stacked"]
 
@@ -56,6 +56,9 @@ def _broadcast(interpreter, equation, values):
             for i, j in enumerate(where):
                 axes[j] = value.axes[i]
             return dataclasses.replace(value, axes=tuple(axes))
+        constant = known(value, interpreter.dtype)
+        if isinstance(constant, Det):
+            return _broadcast(interpreter, equation, [constant])
         value = as_field(value)
     return _broadcast_field(equation, value, where, shape)
 
