@@ -43,8 +43,8 @@ from widelimit.nn._recurrent import GRU, RNN
 from widelimit.nn._regularisation import Dropout
 
 __all__ = [
-    "ABRelu", "Abs", "Aggregate", "AvgPool", "Concat", "Conv", "ConvLocal", "ConvTranspose", "Cos", "Crop", "Dense",
-    "Dropout", "Elementwise", "Elu", "Embedding", "Erf", "Exp", "Flatten", "Gabor", "Gaussian", "Gelu",
+    "ABRelu", "Abs", "Aggregate", "AvgPool", "BatchNorm", "Concat", "Conv", "ConvLocal", "ConvTranspose", "Cos", "Crop",
+    "Dense", "Dropout", "Elementwise", "Elu", "Embedding", "Erf", "Exp", "Flatten", "Gabor", "Gaussian", "Gelu",
     "GlobalAvgPool", "GlobalSumPool", "GLU", "Graph", "GroupNorm", "GRU", "Hermite", "Identity", "ImageResize",
     "LayerNorm", "LeakyRelu", "LinearMap", "Masked", "Module", "Monomial", "Polynomial", "PositionalEmbedding",
     "Product", "Rbf", "RectifiedMonomial", "Relu", "Residual", "RMSNorm", "RNN", "SelfAttention", "Selu",

@@ -125,10 +125,10 @@ class BatchNorm(Module):
     statistics "batch" (training): the input is one batch (B, positions..., C), whose mean and variance are taken over
     all axes but the last.  Each output depends on the whole batch, so that the kernel is one of pairs of batches, with
     an entry for each pair of examples under ``output="full"``.  Its moments are quasi-Monte Carlo averages
-    (`Limit.explain` prints their error) over as many Gaussians as the batch has examples and positions: at most 96, and
-    heavy-tailed for fewer than some 8.
-    statistics "running" (inference): mean 0 and variance 1, where the running ones start, ``x / sqrt(1 + epsilon)``; the
-    input is one example, as for other layers.
+    (`Limit.explain` prints their error) over a Gaussian for each position of each example: at most 96, of which 24 take
+    a minute to compile.  Fewer than some 8, or examples that depend on each other, make the NTK's heavy-tailed.
+    statistics "running" (inference): mean 0 and variance 1, where the running ones start, so ``x / sqrt(1 + epsilon)``;
+    the input is one example, as for other layers.
 
     Masked positions and examples are left out.  Raises ValueError for other statistics, an epsilon below 0, or a batch
     without an axis before the channels; the limit UnknownLimitError for a batch that is too large.

@@ -10,7 +10,7 @@ import numpy as np
 from jax import lax
 
 from widelimit._precision import at_once, is_traced
-from widelimit.fields import Apply, Axes, Const, Ew, Frozen, Literal, Node, Sum, is_number
+from widelimit.fields import LARGEST, Apply, Axes, Const, Ew, Frozen, Literal, Node, Sum, crowded, is_number
 from widelimit.trace._interpreter import available, rule
 from widelimit.trace._merging import function_of, multiply_nodes
 from widelimit.trace._values import Det, Field, Weight, aligned, as_field, known
@@ -272,6 +272,17 @@ def _stop_gradient(interpreter, equation, values):
     return value.map(Frozen) if isinstance(value, Field) else value
 
 
+_OF_TOO_MANY = (
+    f"it is a nonlinear function of a sum over positions (or examples of a batch) of which more than {LARGEST} enter.",
+    f"Remedy: at most {LARGEST} positions, of all examples together, or a dense layer before the nonlinearity.",
+)
+
+_OF_A_MASK = (
+    "it is a nonlinear function of a dropout mask, or of a sum over positions of nonlinear functions.",
+    "Remedy: apply the nonlinearity before the mask or the sum, or put a dense layer in between.",
+)
+
+
 def _function(interpreter, equation, values):
     """Any other function: one preactivation is needed, of which all operands are functions."""
     values = _with_constants(interpreter, values)
@@ -284,10 +295,7 @@ def _function(interpreter, equation, values):
             return multiply_nodes(nodes[0], nodes[0])
         node = function_of(equation.primitive, params, nodes)
         if node is None:
-            raise equation.refuse(
-                "it is a nonlinear function of a dropout mask, or of a sum over positions of nonlinear functions.",
-                "Remedy: apply the nonlinearity before the mask or the sum, or put a dense layer in between.",
-            )
+            raise equation.refuse(*(_OF_TOO_MANY if any(map(crowded, nodes)) else _OF_A_MASK))
         return node
 
     field = _blocks(equation, values, nonlinearity)
