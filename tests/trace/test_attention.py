@@ -71,11 +71,62 @@ NETWORKS = {
 }
 
 
+CONTEXTS = np.random.default_rng(2).normal(size=(2, 5, 3))
+
+
+def _cross(p, inputs):
+    """Queries of one part of the input, keys and values of another."""
+    h, g = (_first(p, part) for part in inputs)
+    q, k = _dense(p["q"], h), _dense(p["q"], g)
+    A = jax.nn.softmax(q @ k.T / q.shape[1])
+    return _dense(p["r"], jnp.tanh(_dense(p["o"], A @ _dense(p["v"], g))).mean(0))
+
+
+_ENCODER = nn.Sequential(nn.Dense(8, b_std=0.1), nn.Relu())
+_TAIL = (nn.Tanh(), nn.GlobalAvgPool(), nn.Dense(1))
+_CROSS = nn.Sequential(nn.CrossAttention(8, W_query_std=1.3, b_std=0.2, encoder=_ENCODER), *_TAIL)
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 def test_agrees_with_finite_networks(name):
     check = wl.limit(NETWORKS[name], _prior).check(X, key=jax.random.key(1), widths=(64, 512), seeds=24)
     assert max(check.rows[-1].nngp_z, check.rows[-1].ntk_z) < 4
     assert check.rows[-1].ntk_error < 0.6 * check.rows[0].ntk_error
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["code", "module"])
+def test_cross_attention_agrees_with_finite_networks(name):
+    limit = wl.limit(_cross, _prior) if name == "code" else wl.limit(_CROSS)
+    rows = limit.check((X, CONTEXTS), key=jax.random.key(1), widths=(64, 512), seeds=24).rows
+    assert max(rows[-1].nngp_z, rows[-1].ntk_z) < 4
+    assert rows[-1].ntk_error < 0.6 * rows[0].ntk_error
+
+
+def test_attention_to_oneself_is_self_attention():
+    both = wl.limit(_cross, _prior).kernels((X[0], X[0]), (X[1], X[1]))
+    np.testing.assert_allclose(both, wl.limit(_one_head, _prior).kernels(*X), rtol=1e-12)
+
+
+@pytest.mark.slow
+def test_cross_attention_to_oneself_is_self_attention():
+    own = nn.Sequential(_ENCODER, nn.SelfAttention(8, W_query_std=1.3, b_std=0.2), *_TAIL)
+    both = wl.kernels(_CROSS)((X[0], X[0]), (X[1], X[1]))
+    np.testing.assert_allclose(both, wl.kernels(own)(*X), rtol=1e-12)
+
+
+@pytest.mark.usefixtures("float64")
+def test_forward_of_cross_attention():
+    """Two heads, written out; without an encoder the first layer."""
+    layer = nn.CrossAttention(4, 2, 1.3, 0.7, 1.1, 0.9, b_std=0.2, mechanism="relu")
+    params = layer.init(jax.random.key(0), ((4, 3), (5, 3)))
+    p, x, context = jax.tree.map(np.asarray, params), X[0], CONTEXTS[0]
+    wanted = 0.2 * p["b"]
+    for K, V, out in zip(p["K"], p["V"], p["O"], strict=True):
+        logits = 1.3 * 0.7 * (x @ K) @ (context @ K).T / (3 * 4)
+        wanted = wanted + np.maximum(logits, 0) @ (1.1 * context @ V / 3**0.5) @ out * 0.9 / 8**0.5
+    np.testing.assert_allclose(layer.apply(params, (x, context)), wanted, rtol=1e-12)
+    assert layer.output_shape(params, ((4, 3), (5, 3))) == (4, 4)
 
 
 def test_ways_of_writing_heads_agree():
@@ -115,9 +166,18 @@ def test_logits_over_the_root_of_the_width_are_refused():
         (lambda: nn.PositionalEmbedding(-1.0), "PositionalEmbedding: std must"),
         (lambda: nn.PositionalEmbedding().init(jax.random.key(0), (3,)), r"the input must be \(positions, C\)"),
         (lambda: nn.SelfAttention(8, mechanism="hard"), "mechanism must be one of softmax, identity, relu, abs"),
+        (lambda: nn.CrossAttention(8, mechanism="hard"), "CrossAttention: mechanism must be one of softmax"),
+        (lambda: nn.CrossAttention(8).init(jax.random.key(0), (4, 3)), r"must be a tuple \(x, context\)"),
+        (lambda: nn.CrossAttention(8).init(jax.random.key(0), ((4, 3), (5, 2))), "with the same C, and their shapes"),
+        (lambda: nn.CrossAttention(8).apply({}, jnp.ones((4, 3))), r"must be a tuple \(x, context\)"),
         (lambda: nn.SelfAttention(8).init(jax.random.key(0), (3,)), r"the input must be \(positions..., C\)"),
     ],
 )
 def test_bad_hyperparameters(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_an_encoder_is_a_module():
+    with pytest.raises(TypeError, match="CrossAttention: encoder must be an nn module"):
+        nn.CrossAttention(8, encoder=jnp.tanh)  # type: ignore[arg-type]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -186,3 +188,35 @@ def test_the_other_direction_after_a_loop_is_refused():
 
     with pytest.raises(wl.UnknownLimitError, match="loop over time is used in the other direction"):
         limit_of(f).ntk(X[0], X[1])
+
+
+def _lstm_prior(n):
+    gates = {name + "W": wl.normal((n, n), n**-0.5) for name in "ifog"}
+    return {**gates, **{name + "U": wl.normal((3, n), 3**-0.5) for name in "ifog"}, "v": wl.normal((n,), n**-0.5)}
+
+
+def _lstm(p, x):
+    """Its cell sees its past directly, so that the loop is written out, and its gates with it."""
+
+    def step(state, x_t):
+        h, c = state
+        i, f, o, g = (h @ p[name + "W"] + x_t @ p[name + "U"] for name in "ifog")
+        c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
+        return (jax.nn.sigmoid(o) * jnp.tanh(c), c), None
+
+    start = jnp.zeros(p["v"].shape)
+    return lax.scan(step, (start, start), x)[0][0] @ p["v"]
+
+
+@pytest.mark.slow
+def test_lstm_agrees_with_finite_networks():
+    limit = wl.limit(_lstm, _lstm_prior, lr="ntk")
+    rows = limit.check(X[:2, :3], key=jax.random.key(1), widths=(64, 512), seeds=24).rows
+    assert max(rows[-1].nngp_z, rows[-1].ntk_z) < 4
+    assert rows[-1].ntk_error < 0.6 * rows[0].ntk_error
+
+
+@pytest.mark.slow
+def test_the_error_of_an_lstm_is_told():
+    told = wl.limit(_lstm, _lstm_prior, lr="ntk").explain(X[0, :2])
+    assert re.search(r"function of \d preactivations, quasi-Monte Carlo of 4096 points: standard error", told)

@@ -265,6 +265,15 @@ def test_buffers_are_read():
     assert ntk == pytest.approx(nngp, rel=1e-12)  # v alone is trained, with rate 1
 
 
+class BatchStatistics(nn.Module):
+    def __init__(self, n):
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, n, 3), nn.Linear(16 * n, 1)
+
+    def forward(self, x):
+        return self.last(torch.flatten(F.batch_norm(self.first(x), None, None, training=True), 1))
+
+
 REFUSED = {
     "maximum over windows": (
         lambda n: nn.Sequential(nn.Conv2d(3, n, 3), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(4 * n, 1)), IMAGES,
@@ -275,6 +284,13 @@ REFUSED = {
     ),
     "encoder": (Encoder, SEQUENCES, r"module `layer\.self_attn` \(MultiheadAttention\).*divide the inner product"),
     "batch normalisation": (lambda n: cnn(n).train(), IMAGES, r"module `1` \(BatchNorm2d\).*module\.eval\(\)"),
+    "batch normalisation without running averages": (
+        lambda n: nn.Sequential(nn.Linear(5, n), nn.BatchNorm1d(n, track_running_stats=False), nn.Linear(n, 1)).eval(),
+        VECTORS, r"module `1` \(BatchNorm1d\) has no running averages.*track_running_stats=True",
+    ),
+    "batch normalisation by a function": (
+        BatchStatistics, IMAGES, r"batch normalisation in training mode.*module\.eval\(\)",
+    ),
     "dropout": (
         lambda n: nn.Sequential(nn.Linear(5, n), nn.Dropout(0.1), nn.Linear(n, 1)), VECTORS,
         r"module `1` \(Dropout\).*module\.eval\(\)",
@@ -320,6 +336,24 @@ def test_detached_values_have_no_derivative():
     pair = VECTORS[0], VECTORS[1]
     nngp, ntk = wl.limit(lambda n: nn.Sequential(Detached(5, n), nn.ReLU(), nn.Linear(n, 1, bias=False))).kernels(*pair)
     assert ntk == pytest.approx(nngp, rel=1e-12)
+
+
+@pytest.mark.parametrize("norm", [nn.BatchNorm1d, nn.BatchNorm2d])
+def test_batch_normalisation_in_evaluation_scales(norm):
+    """By the root of 1 + eps; in closed form, for its gain and averages are constants."""
+    flat = norm is nn.BatchNorm1d
+    x = VECTORS if flat else IMAGES
+
+    def build(n, eps=None):
+        first = nn.Linear(5, n, bias=False) if flat else nn.Conv2d(3, n, 3, bias=False)
+        between = [norm(n, eps=eps)] if eps else []
+        last = nn.Linear(n if flat else 16 * n, 1, bias=False)
+        return nn.Sequential(first, *between, nn.ReLU(), nn.Flatten(), last).eval()
+
+    limit = wl.limit(lambda n: build(n, 0.1))
+    wanted = np.array(wl.limit(build).kernels(x[0], x[1])) / 1.1
+    np.testing.assert_allclose(np.array(limit.kernels(x[0], x[1])), wanted, rtol=1e-10)
+    assert "quasi-Monte Carlo" not in limit.explain(x[0])
 
 
 def test_inputs_that_do_not_fit_are_told():

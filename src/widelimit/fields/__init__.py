@@ -11,7 +11,7 @@ from widelimit.fields._composition import (
 )
 from widelimit.fields._covariance import Covariance
 from widelimit.fields._errors import UnknownLimitError
-from widelimit.fields._expanding import LARGEST, expanded
+from widelimit.fields._expanding import LARGEST, crowded, expanded
 from widelimit.fields._expression import (
     Apply,
     Derivative,
@@ -52,6 +52,6 @@ __all__ = [
     "Apply", "Axes", "Const", "Covariance", "DEFAULT_POINTS", "Derivative", "Ew", "Frozen", "Given", "Joint",
     "LARGEST", "Linear", "Literal", "Loop", "Mat", "Merge", "Node", "Noise", "Parameter", "Prior", "Prod",
     "Recurrence", "Score", "Split", "State", "Sum", "Take", "UnknownLimitError", "Variable", "Vec", "Window",
-    "Windows", "affine", "applied", "channel_sources", "combined", "constant_expression", "direct_sources",
+    "Windows", "affine", "applied", "channel_sources", "combined", "constant_expression", "crowded", "direct_sources",
     "dual_of", "expanded", "has_parameters", "is_elementwise", "is_number", "sensitivity", "substitute",
 ]  # fmt: skip

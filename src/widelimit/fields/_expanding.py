@@ -36,7 +36,7 @@ from widelimit.fields._node import (
 )
 from widelimit.fields._taking import picked
 
-__all__ = ["LARGEST", "as_joint", "expanded", "same_field"]
+__all__ = ["LARGEST", "as_joint", "crowded", "expanded", "same_field"]
 
 LARGEST = 96  # Gaussian fields in one function: more take too many points
 
@@ -93,8 +93,18 @@ def as_joint(node: Node) -> Joint | None:
         over_positions = isinstance(node, Linear | Frozen | Axes | Take | Windows | Merge | Split)
         expression = (_over_positions if over_positions else expanded)(node, leaves)
         fits = expression is not None and 0 < len(leaves) <= LARGEST
+        known["crowded"] = known.get("crowded", False) or (expression is not None and len(leaves) > LARGEST)
         known["joint"] = Joint(expression, leaves) if fits else None
     return known["joint"]
+
+
+def crowded(node: Node) -> bool:
+    """Whether `expanded` has met a function of more than `LARGEST` fields in the node."""
+    if node.__dict__.get("crowded"):
+        return True
+    parts = [x for _, x in node.terms] if isinstance(node, Sum) else node.factors if isinstance(node, Prod) else []
+    child = getattr(node, "child", None)
+    return any(map(crowded, parts)) or (child is not None and not isinstance(node, Mat) and crowded(child))
 
 
 def same_field(a: Node, b: Node) -> bool:
@@ -140,6 +150,7 @@ def _over_positions(node, leaves: list[Node]):
         return _moved(inner, node, leaves)
     terms = _taps(node)
     if len(terms) * len(inner.leaves) > LARGEST:
+        node.__dict__["crowded"] = True
         return None
     total = None
     for coefficient, index in terms:

@@ -1,4 +1,4 @@
-"""Self-attention over all positions, with logits scaled by the inverse width or by its root."""
+"""Attention over all positions, of an input or of another, with logits over the width or over its root."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from widelimit.nn._context import mask_of, values_of, with_values
 from widelimit.nn._module import Module, checked_number
 
-__all__ = ["PositionalEmbedding", "SelfAttention"]
+__all__ = ["CrossAttention", "PositionalEmbedding", "SelfAttention"]
 
 _MECHANISMS = {
     "softmax": jax.nn.softmax,
@@ -58,8 +58,54 @@ def _root(n: int, decay: float) -> np.ndarray:
     return vectors * np.sqrt(np.maximum(values, 0)) @ vectors.T
 
 
+class _Attention(Module):
+    """What both kinds have in common."""
+
+    scaling: str
+
+    @property
+    def widths(self) -> tuple[str, ...]:
+        return ("width", "heads") if self.scaling == "root_width" else ("width",)
+
+
+def _check_attention(layer: SelfAttention | CrossAttention) -> None:
+    name = type(layer).__name__
+    for field in ("width", "heads"):
+        checked_number(name, field, getattr(layer, field), whole=True, least=1)
+    for field in ("W_query_std", "W_key_std", "W_value_std", "W_out_std", "b_std"):
+        if field != "b_std" or layer.b_std is not None:
+            checked_number(name, field, getattr(layer, field), least=0)
+    if layer.scaling not in ("width", "root_width"):
+        raise ValueError(f"{name}: scaling must be 'width' or 'root_width', not {layer.scaling!r}.")
+    if layer.mechanism not in _MECHANISMS:
+        raise ValueError(f"{name}: mechanism must be one of {', '.join(_MECHANISMS)}, not {layer.mechanism!r}.")
+
+
+def _parameters(layer: SelfAttention | CrossAttention, keys, seen: int, C: int) -> dict:
+    """Matrices of the heads; seen: channels that queries and keys see."""
+    shapes = {"K": (seen, layer.width), "V": (C, layer.width), "O": (layer.width, layer.width)}
+    params = {n: jax.random.normal(k, (layer.heads, *s)) for k, (n, s) in zip(keys, shapes.items(), strict=False)}
+    if layer.scaling == "root_width":
+        params["Q"] = jax.random.normal(keys[5], (layer.heads, seen, layer.width))
+    if layer.b_std is not None:
+        params["b"] = jax.random.normal(keys[3], (layer.width,))
+    return params
+
+
+def _attended(layer: SelfAttention | CrossAttention, params, queries, keys, x, weights):
+    """``sum_h weights(q_h k_h^T / width^power) (x V_h) O_h + b``; queries, keys: what these see."""
+    own, power = ("Q", 0.5) if layer.scaling == "root_width" else ("K", 1.0)
+    q = jnp.einsum("pc,hcd->hpd", queries, params[own]) / queries.shape[-1] ** 0.5
+    k = q if keys is queries and own == "K" else jnp.einsum("pc,hcd->hpd", keys, params["K"]) / keys.shape[-1] ** 0.5
+    values = jnp.einsum("pc,hcd->hpd", x, params["V"]) * (layer.W_value_std / x.shape[-1] ** 0.5)
+    logits = jnp.einsum("hpd,hqd->hpq", q, k) * (layer.W_query_std * layer.W_key_std / layer.width**power)
+    y = jnp.einsum("hpq,hqd->hpd", weights(logits), values)
+    z = jnp.einsum("hpd,hdc->pc", y, params["O"]) * (layer.W_out_std / (layer.heads * layer.width) ** 0.5)
+    return z if layer.b_std is None else z + layer.b_std * params["b"]
+
+
 @dataclasses.dataclass(frozen=True)
-class SelfAttention(Module):
+class SelfAttention(_Attention):
     """``z = sum_h A_h (x V_h) O_h + b_std b`` with ``A_h = mechanism(q_h k_h^T / width)`` over pairs of positions.
 
     ``q_h = W_query_std / sqrt(C) x K_h``, ``k_h = W_key_std / sqrt(C) x K_h`` (one random matrix for both: with two
@@ -90,37 +136,17 @@ class SelfAttention(Module):
     positions: PositionalEmbedding | None = None
     scaling: str = "width"
 
-    @property
-    def widths(self):
-        return ("width", "heads") if self.scaling == "root_width" else ("width",)
-
     def __post_init__(self) -> None:
-        if self.scaling not in ("width", "root_width"):
-            raise ValueError(f"SelfAttention: scaling must be 'width' or 'root_width', not {self.scaling!r}.")
-        for name in ("width", "heads"):
-            checked_number("SelfAttention", name, getattr(self, name), whole=True, least=1)
+        _check_attention(self)
         if not isinstance(self.positions, PositionalEmbedding | None):
             raise TypeError(f"SelfAttention: positions must be a PositionalEmbedding, not {self.positions!r}.")
-        for name in ("W_query_std", "W_key_std", "W_value_std", "W_out_std", "b_std"):
-            if name != "b_std" or self.b_std is not None:
-                checked_number("SelfAttention", name, getattr(self, name), least=0)
-        if self.mechanism not in _MECHANISMS:
-            raise ValueError(
-                f"SelfAttention: mechanism must be one of {', '.join(_MECHANISMS)}, not {self.mechanism!r}."
-            )
 
     def init(self, key, shape):
         shape = values_of(shape)
         if len(shape) < 2:
             raise ValueError(f"SelfAttention: the input must be (positions..., C), and its shape is {shape}.")
         keys, C = jax.random.split(key, 6), shape[-1]
-        seen = C if self.positions is None or not self.positions.concat else 2 * C
-        shapes = {"K": (seen, self.width), "V": (C, self.width), "O": (self.width, self.width)}
-        params = {n: jax.random.normal(k, (self.heads, *s)) for k, (n, s) in zip(keys, shapes.items(), strict=False)}
-        if self.scaling == "root_width":
-            params["Q"] = jax.random.normal(keys[5], (self.heads, seen, self.width))
-        if self.b_std is not None:
-            params["b"] = jax.random.normal(keys[3], (self.width,))
+        params = _parameters(self, keys, C if self.positions is None or not self.positions.concat else 2 * C, C)
         if self.positions is not None:
             params["positions"] = self.positions.init(keys[4], (math.prod(shape[:-1]), C))
         return params
@@ -134,16 +160,8 @@ class SelfAttention(Module):
         positions, C = x.shape[:-1], x.shape[-1]
         x = x.reshape(-1, C)
         seen = x if self.positions is None else self.positions.apply(params["positions"], x)
-        k = jnp.einsum("pc,hcd->hpd", seen, params["K"]) / seen.shape[-1] ** 0.5
-        values = jnp.einsum("pc,hcd->hpd", x, params["V"]) * (self.W_value_std / C**0.5)
-        q, power = k, 1.0
-        if self.scaling == "root_width":
-            q, power = jnp.einsum("pc,hcd->hpd", seen, params["Q"]) / seen.shape[-1] ** 0.5, 0.5
-        logits = jnp.einsum("hpd,hqd->hpq", q, k) * (self.W_query_std * self.W_key_std / self.width**power)
-        weights = self._weights(logits, None if mask is None else mask.reshape(-1))
-        y = jnp.einsum("hpq,hqd->hpd", weights, values)
-        z = jnp.einsum("hpd,hdc->pc", y, params["O"]) * (self.W_out_std / (self.heads * self.width) ** 0.5)
-        z = z if self.b_std is None else z + self.b_std * params["b"]
+        mask = None if mask is None else mask.reshape(-1)
+        z = _attended(self, params, seen, seen, x, lambda logits: self._weights(logits, mask))
         return z.reshape(*positions, self.width)
 
     def _weights(self, logits, mask):
@@ -155,3 +173,64 @@ class SelfAttention(Module):
         if self.mechanism == "softmax":
             return jax.nn.softmax(jnp.where(seen, logits, -jnp.inf))
         return jnp.where(seen, _MECHANISMS[self.mechanism](logits), 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class CrossAttention(_Attention):
+    """Attention to another array: ``z = sum_h A_h (c V_h) O_h + b_std b`` with ``A_h = mechanism(q_h k_h^T / width)``.
+
+    The input is a tuple (x, context) of arrays (positions..., C) and (other positions..., C).  Queries are of x, keys
+    and values of c = context; with an encoder, of ``encoder(x)`` and ``encoder(context)``, with the same parameters
+    (two that share none would have logits of 0 in the limit, but for ``scaling="root_width"``).  The output has the
+    positions of the queries.  The rest is as in `SelfAttention`, which is the case context = x.
+    Raises ValueError for an input that is no such tuple, and as `SelfAttention`; TypeError for an encoder that is no
+    module.  Source: Vaswani et al. 2017, section 3.2.3; Hron et al. 2020, section 3 (linear scaling).
+    """
+
+    width: int
+    heads: int = 1
+    W_query_std: Any = 1.0
+    W_key_std: Any = 1.0
+    W_value_std: Any = 1.0
+    W_out_std: Any = 1.0
+    b_std: Any = None
+    mechanism: str = "softmax"
+    encoder: Module | None = None
+    scaling: str = "width"
+
+    def __post_init__(self) -> None:
+        _check_attention(self)
+        if not isinstance(self.encoder, Module | None):
+            raise TypeError(f"CrossAttention: encoder must be an nn module, not {self.encoder!r}.")
+
+    def init(self, key, shape):
+        keys, shapes, encoder = jax.random.split(key, 6), self._parts(shape), ()
+        if self.encoder is not None:
+            encoder = self.encoder.init(keys[4], shapes[0])
+            shapes = [self.encoder.output_shape(encoder, s) for s in shapes]
+        C = self._checked(shapes)
+        return {**_parameters(self, keys, C, C), "encoder": encoder}
+
+    def apply(self, params, x, *, key=None):
+        both = [jnp.asarray(part) for part in self._parts(x)]
+        if self.encoder is not None:
+            keys = (None, None) if key is None else jax.random.split(key)
+            both = [self.encoder.apply(params["encoder"], a, key=k) for a, k in zip(both, keys, strict=True)]
+        C = self._checked([part.shape for part in both])
+        queries, context = (part.reshape(-1, C) for part in both)
+        z = _attended(self, params, queries, context, context, _MECHANISMS[self.mechanism])
+        return z.reshape(*both[0].shape[:-1], self.width)
+
+    def _parts(self, x):
+        if not isinstance(x, tuple | list) or len(x) != 2 or any(isinstance(part, int) for part in x):
+            raise ValueError("CrossAttention: the input must be a tuple (x, context) of two arrays.")
+        return x
+
+    def _checked(self, shapes) -> int:
+        """The channels, the same of both."""
+        if any(len(s) < 2 for s in shapes) or shapes[0][-1] != shapes[1][-1]:
+            raise ValueError(
+                f"CrossAttention: x and context must be (positions..., C) with the same C, and their shapes (after the "
+                f"encoder) are {tuple(shapes[0])} and {tuple(shapes[1])}."
+            )
+        return shapes[0][-1]

@@ -1,4 +1,4 @@
-"""Normalisation of an example by its own moments: LayerNorm, RMSNorm, GroupNorm, without gain and shift."""
+"""Normalisation by moments of an example (LayerNorm, RMSNorm, GroupNorm) or of a batch, without gain and shift."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ import jax.numpy as jnp
 from widelimit.nn._context import mask_of, values_of, with_values
 from widelimit.nn._module import Module, checked_number
 
-__all__ = ["GroupNorm", "LayerNorm", "RMSNorm"]
+__all__ = ["BatchNorm", "GroupNorm", "LayerNorm", "RMSNorm"]
 
 
 def _mean(x, axes: tuple[int, ...], mask):
-    """Over axes of x, the last among them; with a mask (as many axes as x) of the positions where it is 1."""
-    if mask is None or len(axes) == 1:
-        return jnp.mean(x, axis=axes, keepdims=True)
+    """Over axes of x; with a mask (as many axes as x) of the positions where it is 1."""
     positions = tuple(a for a in axes if a != x.ndim - 1)
+    if mask is None or not positions:
+        return jnp.mean(x, axis=axes, keepdims=True)
     count = jnp.maximum(jnp.sum(mask, axis=positions, keepdims=True), 1)
-    return jnp.sum(jnp.mean(x * mask, axis=-1, keepdims=True), axis=positions, keepdims=True) / count
+    seen = x * mask if len(positions) == len(axes) else jnp.mean(x * mask, axis=-1, keepdims=True)
+    return jnp.sum(seen, axis=positions, keepdims=True) / count
 
 
 def _normalised(x, axes: tuple[int, ...], mask, epsilon: float, centre: bool):
@@ -115,3 +116,42 @@ class GroupNorm(Module):
         parts = jnp.split(values, groups, axis=-1) if groups > 1 else [values]
         parts = [_normalised(part, axes, real, self.epsilon, True) for part in parts]
         return with_values(self, x, jnp.concatenate(parts, axis=-1) if groups > 1 else parts[0])
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchNorm(Module):
+    """``(x - mean(x)) / sqrt(var(x) + epsilon)`` of each channel over a batch, without gain and shift.
+
+    statistics "batch" (training): the input is one batch (B, positions..., C), whose mean and variance are taken over
+    all axes but the last.  Each output depends on the whole batch, so that the kernel is one of pairs of batches, with
+    an entry for each pair of examples under ``output="full"``.  Its moments are quasi-Monte Carlo averages
+    (`Limit.explain` prints their error) over a Gaussian for each position of each example: at most 96, of which 24 take
+    a minute to compile.  Fewer than some 8, or examples that depend on each other, make the NTK's heavy-tailed.
+    statistics "running" (inference): mean 0 and variance 1, where the running ones start, so ``x / sqrt(1 + epsilon)``;
+    the input is one example, as for other layers.
+
+    Masked positions and examples are left out.  Raises ValueError for other statistics, an epsilon below 0, or a batch
+    without an axis before the channels; the limit UnknownLimitError for a batch that is too large.
+    Source: Ioffe and Szegedy 2015; Yang et al. 2019 (its limit).
+    """
+
+    takes_context = True
+    epsilon: float = 1e-12
+    statistics: str = "batch"
+
+    def __post_init__(self) -> None:
+        checked_number("BatchNorm", "epsilon", self.epsilon, least=0)
+        if self.statistics not in ("batch", "running"):
+            raise ValueError(f'BatchNorm: statistics must be "batch" or "running", not {self.statistics!r}.')
+
+    def apply(self, params, x, *, key=None):
+        values, mask = values_of(x), mask_of(x)
+        if self.statistics == "running":
+            return with_values(self, x, values / (1 + self.epsilon) ** 0.5)
+        if values.ndim < 2:
+            raise ValueError(
+                f'BatchNorm: with statistics "batch" the input is a batch (B, positions..., C), and its shape is '
+                f'{values.shape}. Remedy: give the kernel pairs of batches, or BatchNorm(statistics="running").'
+            )
+        real = None if mask is None else mask.astype(values.dtype)[..., None]
+        return with_values(self, x, _normalised(values, tuple(range(values.ndim - 1)), real, self.epsilon, True))

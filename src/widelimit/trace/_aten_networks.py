@@ -223,12 +223,22 @@ def _group_norm(x, groups, weight=None, bias=None, eps=1e-5, fast=True):
 @aten("batch_norm")
 def _batch_norm(x, weight, bias, mean, variance, training, momentum=0.1, eps=1e-5, fast=True):
     if training:
-        raise RefusedOperation(
-            "batch normalisation in training mode makes the output depend on the other examples.",
-            "Remedy: return module.eval() from the builder, which uses the running averages.",
-        )
+        raise _of_a_batch()
     y = (x - _channels(mean, x.ndim)) / jnp.sqrt(_channels(variance, x.ndim) + eps)
     return _scaled(y, _channels(weight, x.ndim), _channels(bias, x.ndim))
+
+
+def _of_a_batch() -> RefusedOperation:
+    return RefusedOperation(
+        "batch normalisation in training mode makes the output depend on the other examples (normalisation of each "
+        "example by itself, as in nn.InstanceNorm2d, looks the same when it is exported).",
+        "Remedy: return module.eval() from the builder, which uses the running averages, or write the network in JAX.",
+    )
+
+
+@aten("_native_batch_norm_legit", "_native_batch_norm_legit_functional")
+def _native_batch_norm_of_a_batch(*arguments):
+    raise _of_a_batch()
 
 
 @aten("_native_batch_norm_legit_no_training")

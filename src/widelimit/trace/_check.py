@@ -11,6 +11,7 @@ import numpy as np
 
 from widelimit._examples import as_example, described, floating, in_double
 from widelimit._precision import enable_x64
+from widelimit.trace._frameworks import trained
 from widelimit.trace._prior import Normal, prior_of_draw
 from widelimit.trace._program import program_of_module, with_width
 
@@ -126,7 +127,8 @@ def _finite(limit, n: int, x: Any) -> tuple[Callable, Callable, Any]:
         return jax.tree.unflatten(structure, merged)(x)
 
     if limit._lr not in (None, "ntk"):
-        return f, init, limit._lr
+        trains = trained(builder(n, jax.random.key(0)))
+        return f, init, [float(limit._lr) * train for train, is_array in zip(trains, arrays, strict=True) if is_array]
     key = jax.random.key(0)
     laws = prior_of_draw(jax.make_jaxpr(lambda k: init(n, k))(key), [key])
     return f, init, [float(std) ** 2 for _, std, _ in laws]

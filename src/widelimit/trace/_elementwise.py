@@ -10,11 +10,11 @@ import numpy as np
 from jax import lax
 
 from widelimit._precision import at_once, is_traced
-from widelimit.fields import Apply, Axes, Const, Ew, Frozen, Literal, Node, Sum, is_number
+from widelimit.fields import LARGEST, Apply, Axes, Const, Ew, Frozen, Literal, Node, Sum, crowded, is_number
 from widelimit.trace._interpreter import available
 from widelimit.trace._merging import function_of, multiply_nodes
 from widelimit.trace._rules import rule
-from widelimit.trace._values import Det, Field, Weight, aligned, as_field
+from widelimit.trace._values import Det, Field, Weight, aligned, as_field, known
 
 __all__ = ["fields_of"]
 
@@ -157,12 +157,17 @@ def _deterministic(interpreter, equation, values):
     return Det(interpreter.cast(equation.primitive.bind(*arrays, **equation.params)))
 
 
+def _with_constants(interpreter, values):
+    return [known(v, interpreter.dtype) for v in values]
+
+
 def _all_det(values):
     return all(isinstance(v, Det) for v in values)
 
 
 @rule("add", "add_any", "sub", elementwise=True)
 def _add(interpreter, equation, values):
+    values = _with_constants(interpreter, values)
     if _all_det(values):
         return _deterministic(interpreter, equation, values)
     sign = -1.0 if equation.name == "sub" else 1.0
@@ -204,6 +209,9 @@ def _multiply(interpreter, equation, values):
         if isinstance(values[b], Det) and isinstance(values[a], Weight) and jnp.size(values[b].array) == 1:
             number = values[b].array
             return _scaled(interpreter, values[a], number if is_number(number) else jnp.reshape(number, ()), equation)
+    values = _with_constants(interpreter, values)
+    if _all_det(values):
+        return _deterministic(interpreter, equation, values)
 
     def product(xs):
         for a, b in ((0, 1), (1, 0)):
@@ -230,6 +238,7 @@ _OF_AN_OUTPUT = (
 def _divide(interpreter, equation, values):
     if _all_det(values):
         return _deterministic(interpreter, equation, values)
+    values = [values[0], known(values[1], interpreter.dtype)]
     if isinstance(values[1], Det):
         with at_once(values[1].array):
             factor = Det(1 / values[1].array)
@@ -264,8 +273,20 @@ def _stop_gradient(interpreter, equation, values):
     return value.map(Frozen) if isinstance(value, Field) else value
 
 
+_OF_TOO_MANY = (
+    f"it is a nonlinear function of a sum over positions (or examples of a batch) of which more than {LARGEST} enter.",
+    f"Remedy: at most {LARGEST} positions, of all examples together, or a dense layer before the nonlinearity.",
+)
+
+_OF_A_MASK = (
+    "it is a nonlinear function of a dropout mask, or of a sum over positions of nonlinear functions.",
+    "Remedy: apply the nonlinearity before the mask or the sum, or put a dense layer in between.",
+)
+
+
 def _function(interpreter, equation, values):
     """Any other function: one preactivation is needed, of which all operands are functions."""
+    values = _with_constants(interpreter, values)
     if _all_det(values):
         return _deterministic(interpreter, equation, values)
     params = tuple(sorted((k, v) for k, v in equation.params.items() if _hashable(v)))
@@ -275,10 +296,7 @@ def _function(interpreter, equation, values):
             return multiply_nodes(nodes[0], nodes[0])
         node = function_of(equation.primitive, params, nodes)
         if node is None:
-            raise equation.refuse(
-                "it is a nonlinear function of a dropout mask, or of a sum over positions of nonlinear functions.",
-                "Remedy: apply the nonlinearity before the mask or the sum, or put a dense layer in between.",
-            )
+            raise equation.refuse(*(_OF_TOO_MANY if any(map(crowded, nodes)) else _OF_A_MASK))
         return node
 
     field = _blocks(equation, values, nonlinearity)

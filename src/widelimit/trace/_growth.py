@@ -203,8 +203,8 @@ def _step(equation: Equation, values: list[Growth]) -> list[Growth]:
         dims = equation.params["dimension_numbers"]
         each = not _over_width(equation, dims.rhs_spec[1:2], 1)  # a filter for each channel contracts none
         return [_contraction(equation, values[0], values[1], () if each else dims.lhs_spec[1:2])]
-    if name == "reduce_sum":
-        return [_sum(equation, values[0])]
+    if name in ("reduce_sum", "psum"):
+        return [_sum(equation, v) for v in values]
     if name in _OF_SIGN:
         return [Growth(0.0, _NEVER, max(_FIELD if v.kind else _NUMBER for v in values))]
     return [_function(equation, values)] * count

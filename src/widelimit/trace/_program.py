@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from widelimit._precision import enable_x64
 from widelimit.fields import DEFAULT_POINTS, Prior, UnknownLimitError
+from widelimit.trace._frameworks import check_batch_norms, remedy_of, trained
 from widelimit.trace._prior import Normal, prior_of_draw
 
 __all__ = [
@@ -49,8 +50,12 @@ class Program(NamedTuple):
                 leaves = [jax.ShapeDtypeStruct(s, jnp.float64) for s in shapes]
                 try:
                     out.append(jax.make_jaxpr(function)(leaves, x))
-                except (TypeError, ValueError) as error:
-                    raise ValueError(f"the network cannot be applied to {_in_words(x)}: {error}") from error
+                except Exception as error:
+                    remedy = remedy_of(error)
+                    if not remedy and not isinstance(error, TypeError | ValueError):
+                        raise
+                    message = f"the network cannot be applied to {_in_words(x)}: {error}"
+                    raise ValueError(f"{message} {remedy}".rstrip()) from error
         return out[0], out[1]
 
 
@@ -231,7 +236,7 @@ def program_of_function(f, prior: Callable[[int], Any], lr="own") -> Program:
 def program_of_builder(builder, lr="ntk") -> Program:
     """For ``builder(n, key)`` returning a callable pytree (an Equinox module, say) of width n."""
     key = jax.random.key(0)
-    applies, shapes, laws, names = [], [], [], []
+    applies, shapes, laws, names, trains = [], [], [], [], []
     for n in _WIDTHS:
         held: dict = {}
 
@@ -243,6 +248,7 @@ def program_of_builder(builder, lr="ntk") -> Program:
                 structure=structure, is_array=is_array,
                 static=[a for a, i in zip(leaves, is_array, strict=True) if not i],
                 names=[m for m, i in zip(_names(model), is_array, strict=True) if i], callable=callable(model),
+                trained=[t for t, i in zip(trained(model), is_array, strict=True) if i],
             )  # fmt: skip
             return [a for a, i in zip(leaves, is_array, strict=True) if i]
 
@@ -262,15 +268,23 @@ def program_of_builder(builder, lr="ntk") -> Program:
             raise TypeError("builder(n, key) must return a model that can be called on one example x.")
         shapes.append([tuple(v.aval.shape) for v in closed.jaxpr.outvars])
         laws.append(prior_of_draw(closed, [key]))
-        names = held["names"]
+        names, trains = held["names"], held["trained"]
 
         def apply(leaves, x, held=held):
             arrays, static = iter(leaves), iter(held["static"])
             merged = [next(arrays) if i else next(static) for i in held["is_array"]]
-            return jax.tree.unflatten(held["structure"], merged)(x)
+            model = jax.tree.unflatten(held["structure"], merged)
+            check_batch_norms(model, x)
+            return model(x)
 
         applies.append(apply)
-    priors, priors2 = ([Prior(std**2, _learning_rate(lr, std), mean) for mean, std, _ in both] for both in laws)
+    priors, priors2 = (
+        [
+            Prior(std**2, _learning_rate(lr, std) if train else 0.0, mean)
+            for (mean, std, _), train in zip(both, trains, strict=True)
+        ]
+        for both in laws
+    )
     notes = [
         f"{name}: initialiser is not Gaussian; replaced by a Gaussian of the same variance (exact for wide inputs)"
         for name, (_, _, gaussian) in zip(names, laws[0], strict=True)
@@ -278,7 +292,8 @@ def program_of_builder(builder, lr="ntk") -> Program:
     ]
     notes += [
         f'{name}: starts at {mean:g}, and is not trained under lr="ntk" (lr = std^2 = 0); a number for lr trains it'
-        for name, (mean, std, _) in zip(names, laws[0], strict=True)
-        if lr == "ntk" and isinstance(std, float | int) and std == 0
+        for name, (mean, std, _), train in zip(names, laws[0], trains, strict=True)
+        if train and lr == "ntk" and isinstance(std, float | int) and std == 0
     ]
+    notes += [f"{name}: state, not a parameter" for name, train in zip(names, trains, strict=True) if not train]
     return Program(applies[0], applies[1], shapes[0], shapes[1], priors, priors2, names, notes)

@@ -54,6 +54,19 @@ def _reduce_sum(interpreter, equation, values):
     return value
 
 
+@rule("psum")
+def _sum_over_examples(interpreter, equation, values):
+    """`lax.psum` over the axis of a `vmap`, which is an axis of the arrays by now."""
+    axes, groups = equation.params["axes"], equation.params.get("axis_index_groups")
+    if groups is not None or not all(isinstance(a, int) for a in axes):
+        raise equation.refuse("it sums over devices, or over groups of examples.")
+    parts = zip(values, equation.in_shapes, strict=True)
+    return [
+        _reduce_sum(interpreter, dataclasses.replace(equation, params={"axes": axes}, in_shapes=[shapes]), [value])
+        for value, shapes in parts
+    ]
+
+
 def _sum_axis(field, index):
     summed = field.map(lambda x: Linear(x, index, jnp.ones((1, x.shape[index]))))
     wide = field.wide_axis
@@ -72,6 +85,11 @@ def _extremum(interpreter, equation, values):
         blocks = []
         for node, n in value.blocks:
             folded_node = folded(primitive, _positions(node, index))
+            if folded_node is None and node.shape[index] > LARGEST:
+                raise equation.refuse(
+                    f"it is the largest or smallest of more than {LARGEST} positions (or examples of a batch).",
+                    f"Remedy: at most {LARGEST} of them, or an average in its place.",
+                )
             if folded_node is None:
                 return _no_limit(interpreter, equation, values)
             blocks.append((folded_node, n))

@@ -13,7 +13,7 @@ from widelimit.trace._axes import finite_index, permuted
 from widelimit.trace._flat import merged
 from widelimit.trace._heads import transposed
 from widelimit.trace._rules import rule
-from widelimit.trace._values import Det, Field, Flat, Heads, Weight, aligned, as_field
+from widelimit.trace._values import Det, Field, Flat, Heads, Weight, aligned, as_field, known
 
 __all__ = ["stacked"]
 
@@ -55,6 +55,9 @@ def _broadcast(interpreter, equation, values):
             for i, j in enumerate(where):
                 axes[j] = value.axes[i]
             return dataclasses.replace(value, axes=tuple(axes))
+        constant = known(value, interpreter.dtype)
+        if isinstance(constant, Det):
+            return _broadcast(interpreter, equation, [constant])
         value = as_field(value)
     return _broadcast_field(equation, value, where, shape)
 

@@ -113,10 +113,18 @@ def _build(builder: Callable, n: int, device: str, seed: int = 0) -> _Built:
 def _check_mode(torch, module) -> None:
     norms = (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d, torch.nn.BatchNorm3d, torch.nn.SyncBatchNorm)
     for path, part in module.named_modules():
-        if part.training and isinstance(part, norms):
+        if not isinstance(part, norms):
+            continue
+        name = f"module `{path}` ({type(part).__name__})"
+        if part.training:
             raise UnknownLimitError(
-                f"module `{path}` ({type(part).__name__}) is in training mode, where an output depends on the other "
-                "examples of a batch. Remedy: return module.eval() from the builder."
+                f"{name} is in training mode, where an output depends on the other examples of a batch. Remedy: return "
+                "module.eval() from the builder, or write the network in JAX with a batch as its input."
+            )
+        if part.running_mean is None:
+            raise UnknownLimitError(
+                f"{name} has no running averages, so that an output depends on the other examples of a batch also in "
+                "evaluation. Remedy: track_running_stats=True, or write the network in JAX with a batch as its input."
             )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from widelimit._precision import at_once
 from widelimit.fields import (
     Axes,
     Const,
@@ -35,7 +36,7 @@ from widelimit.fields import (
 )
 from widelimit.trace._uses import Uses
 
-__all__ = ["BOTH_USES", "Det", "Field", "Flat", "Heads", "Weight", "aligned", "rebuilt", "shifted"]
+__all__ = ["BOTH_USES", "Det", "Field", "Flat", "Heads", "Weight", "aligned", "known", "rebuilt", "shifted"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -260,6 +261,15 @@ BOTH_USES = (
 
 def _is_fixed(prior: Prior) -> bool:
     return all(isinstance(v, float | int) for v in prior) and prior.variance == 0 and prior.lr == 0
+
+
+def known(value, dtype):
+    """A vector that starts at a constant and is not trained (a gain of ones, running averages) as that constant."""
+    if not isinstance(value, Weight) or not _is_fixed(value.prior) or sum(value.wide) > 1:
+        return value
+    shape = tuple(1 if a is None or value.wide[a] else value.size[a] for a in value.axes)
+    with at_once(value.scale):
+        return Det(jnp.full(shape, value.prior.mean * value.scale, dtype))
 
 
 def _places(weight: Weight) -> tuple | None:
