@@ -1,6 +1,6 @@
 """Writes docs/architectures.md: the limit of each architecture beside finite networks of growing width.
 
-    uv run --extra test --with flax scripts/monte_carlo.py            # some ten minutes
+    uv run --extra test --with flax scripts/monte_carlo.py            # some twenty minutes
     uv run --extra test scripts/monte_carlo.py --only "mlp"           # prints rows, writes nothing
 
 PyTorch rows need torch, Flax rows flax; without them these rows are left out and said to be.
@@ -13,7 +13,7 @@ import importlib.util
 import pathlib
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,9 +26,10 @@ from widelimit import nn
 PAGE = pathlib.Path(__file__).resolve().parents[1] / "docs" / "architectures.md"
 WIDTHS, SEEDS = (64, 256), 32
 DRAWN = np.random.default_rng(0)
-VECTORS, IMAGES, SEQUENCES = (DRAWN.normal(size=(3, *s)) for s in ((6,), (6, 6, 2), (5, 4)))
+VECTORS, IMAGES, SEQUENCES, BATCHES = (DRAWN.normal(size=(3, *s)) for s in ((6,), (6, 6, 2), (5, 4), (8, 10)))
 TOKENS = DRAWN.integers(0, 20, (3, 5))
 GRAPHS = DRAWN.normal(size=(3, 4, 3)), np.tile(np.eye(4) + np.eye(4, k=1) + np.eye(4, k=-1), (3, 1, 1))
+PAIRS = SEQUENCES[:, :3], SEQUENCES[:, 3:]
 NORM = wl.normal
 
 
@@ -72,7 +73,23 @@ def layers_scanned(p, x):
     return h @ p["v"]
 
 
-Row = tuple[str, str, Callable[[], Any], Any]  # architecture, framework, its limit, examples
+def pooled(p, x):
+    h = jnp.tanh(x @ p["A"]).mean(0)
+    return jax.nn.relu(jnp.tanh(2 * h) @ p["B"]) @ p["v"]
+
+
+def largest(p, x):
+    return jax.nn.relu(jnp.max(x @ p["A"], axis=0) @ p["B"]) @ p["v"]
+
+
+class Row(NamedTuple):
+    """An architecture: its name, framework, limit and examples; widths of its finite networks."""
+
+    name: str
+    framework: str
+    limit: Callable[[], Any]
+    x: Any
+    widths: tuple[int, int] = WIDTHS
 
 
 def rows() -> list[Row]:
@@ -96,9 +113,22 @@ def _modules() -> list[Row]:
         "wide residual": (nn.wide_resnet(1), IMAGES),
         "transformer": (nn.transformer(1), SEQUENCES),
         "graph convolution": (nn.gcn(2), GRAPHS),
+        "transposed cnn": (
+            nn.Sequential(nn.ConvTranspose(64, (3,), (2,)), nn.Relu(), nn.Flatten(), nn.Dense(1)),
+            SEQUENCES,
+        ),
+        "locally connected": (nn.Sequential(nn.ConvLocal(64, (3,)), nn.Relu(), nn.Flatten(), nn.Dense(1)), SEQUENCES),
+        "GLU, RMSNorm": (nn.Sequential(nn.Dense(64), nn.GLU(64), nn.RMSNorm(), nn.Dense(1)), VECTORS),
+        "batch norm, batches of 8": (nn.Sequential(nn.Dense(64), nn.BatchNorm(), nn.Relu(), nn.Dense(1)), BATCHES),
+        "cross attention": (nn.Sequential(nn.CrossAttention(64), nn.Relu(), nn.GlobalAvgPool(), nn.Dense(1)), PAIRS),
+        "gru, last state": (nn.Sequential(nn.GRU(64, last=True), nn.Dense(1)), SEQUENCES[:, :2]),
         "rnn, mean of states": (nn.Sequential(nn.RNN(64), nn.GlobalAvgPool(), nn.Dense(1)), SEQUENCES),
     }
-    return [(name, "widelimit.nn", lambda net=net: wl.limit(net), x) for name, (net, x) in networks.items()]
+    attention = nn.SelfAttention(64, 64, scaling="root_width")
+    many = nn.Sequential(attention, nn.Relu(), nn.GlobalAvgPool(), nn.Dense(1))
+    found = [Row(name, "widelimit.nn", lambda net=net: wl.limit(net), x) for name, (net, x) in networks.items()]
+    name = "attention over the root of the width, as many heads"
+    return [*found, Row(name, "widelimit.nn", lambda: wl.limit(many), SEQUENCES, (16, 64))]
 
 
 def _functions() -> list[Row]:
@@ -117,10 +147,12 @@ def _functions() -> list[Row]:
         "f + df/dx (PINN)": (derivative, square, VECTORS),
         "W beside W.T": (tied, square, VECTORS),
         "depthwise separable cnn": (depthwise, filters, IMAGES),
+        "pooling, then tanh": (pooled, lambda n: weights(n, A=(4, n), B=(n, n), v=(n,)), SEQUENCES),
+        "largest over positions": (largest, lambda n: weights(n, A=(4, n), B=(n, n), v=(n,)), SEQUENCES),
         "layers by scan": (layers_scanned, lambda n: {**square(n), **weights(n, B=(3, n, n))}, VECTORS),
     }
     return [
-        (name, "JAX", lambda f=f, prior=prior: wl.limit(f, prior, lr="ntk"), x)
+        Row(name, "JAX", lambda f=f, prior=prior: wl.limit(f, prior, lr="ntk"), x)
         for name, (f, prior, x) in functions.items()
     ]
 
@@ -131,7 +163,7 @@ def _equinox():
     def mlp(n, key):
         return eqx.nn.MLP(6, 1, n, 2, activation=jax.nn.silu, key=key)
 
-    return [("mlp, silu", "Equinox", lambda: wl.limit(mlp), VECTORS)]
+    return [Row("mlp, silu", "Equinox", lambda: wl.limit(mlp), VECTORS)]
 
 
 def _flax():
@@ -154,8 +186,8 @@ def _flax():
             return linen.Dense(1)(linen.avg_pool(h, (3, 3)).reshape(-1))
 
     return [
-        ("LayerNorm mlp", "Flax NNX", lambda: wl.limit(lambda n, key: Norm(n, nnx.Rngs(key))), VECTORS),
-        ("cnn, strides", "Flax Linen", lambda: wl.limit(lambda n, key: Cnn(n)), IMAGES),
+        Row("LayerNorm mlp", "Flax NNX", lambda: wl.limit(lambda n, key: Norm(n, nnx.Rngs(key))), VECTORS),
+        Row("cnn, strides", "Flax Linen", lambda: wl.limit(lambda n, key: Cnn(n)), IMAGES),
     ]
 
 
@@ -173,8 +205,8 @@ def _torch():
 
     images = np.moveaxis(IMAGES, -1, 1)
     return [
-        ("mlp, tanh", "PyTorch", lambda: wl.limit(mlp), VECTORS),
-        ("cnn, groups", "PyTorch", lambda: wl.limit(cnn), images),
+        Row("mlp, tanh", "PyTorch", lambda: wl.limit(mlp), VECTORS),
+        Row("cnn, groups", "PyTorch", lambda: wl.limit(cnn), images),
     ]
 
 
@@ -182,18 +214,21 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", default="", help="rows whose name or framework holds this text; nothing is written")
     only = parser.parse_args().only
-    head = "| Architecture | Framework | " + " | ".join(f"NTK error, width {n}" for n in WIDTHS)
-    lines = [head + " | slope | NTK, s.e. | NNGP, s.e. |", "| --- | --- |" + " --- |" * (len(WIDTHS) + 3)]
-    for name, framework, make, x in rows():
-        if only not in f"{name} {framework}":
+    lines = [
+        "| Architecture | Framework | widths | NTK error, narrow | wide | slope | NTK, s.e. | NNGP, s.e. |",
+        "| --- |" + " --- |" * 7,
+    ]
+    for row in rows():
+        if only not in f"{row.name} {row.framework}":
             continue
-        check = make().check(x, key=jax.random.key(1), widths=WIDTHS, seeds=SEEDS)
-        errors = " | ".join(f"{r.ntk_error:.3f}" for r in check.rows)
-        last = check.rows[-1]
-        lines.append(f"| {name} | {framework} | {errors} | {check.slope:.2f} | {last.ntk_z:.1f} | {last.nngp_z:.1f} |")
+        check = row.limit().check(row.x, key=jax.random.key(1), widths=row.widths, seeds=SEEDS)
+        narrow, wide = check.rows
+        cells = [row.name, row.framework, f"{narrow.width}, {wide.width}", f"{narrow.ntk_error:.3f}"]
+        cells += [f"{wide.ntk_error:.3f}", f"{check.slope:.2f}", f"{wide.ntk_z:.1f}", f"{wide.nngp_z:.1f}"]
+        lines.append(f"| {' | '.join(cells)} |")
         print(lines[-1], flush=True)
-    if not only:
-        PAGE.write_text(_page(lines))
+        if not only:  # after each row: none is lost
+            PAGE.write_text(_page(lines))
     return 0
 
 
@@ -202,8 +237,8 @@ def _page(lines: list[str]) -> str:
 
 Written by `scripts/monte_carlo.py`. Each limit is compared with real networks of the same code, {SEEDS} random ones a
 width, on three inputs: the error of one network's NTK (root mean square, relative), which falls as width^(-1/2); the
-slope of its logarithm between the widths; and the largest distance of the mean over networks from the limit at width
-{WIDTHS[-1]}, in standard errors, over all pairs. That mean also has a bias of order 1/width, and a slope from two
+slope of its logarithm between the two widths; and the largest distance of the mean over networks from the limit at the
+larger width, in standard errors, over all pairs. That mean also has a bias of order 1/width, and a slope from two
 widths scatters by some 0.15.
 
 {chr(10).join(lines)}
