@@ -60,6 +60,15 @@ def test_a_gram_of_padded_examples():
 
 
 @pytest.mark.usefixtures("float64")
+def test_one_output_at_each_position():
+    # a mask over one channel takes other operations than over several, if it is written as a broadcast
+    layers = (nn.Dense(32), nn.Relu(), nn.Dense(1))
+    k = wl.limit(nn.Masked(nn.Sequential(*layers)), output="full").nngp
+    plain = wl.limit(nn.Sequential(*layers), output="full").nngp
+    both = np.outer(*MASK)
+    np.testing.assert_allclose(k((X[0], MASK[0]), (X[1], MASK[1])), np.where(both, plain(*X), 0), atol=1e-14)
+
+
 @pytest.mark.parametrize("name", ["causal attention", "norm over positions", "branches"])
 def test_forward_of_a_padded_example(name):
     """Finite networks give the padded example the output of the example; masks may be numbers."""

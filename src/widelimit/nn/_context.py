@@ -48,7 +48,9 @@ def with_values(layer: Any, x: Any, values: jax.Array) -> Any:
             f"{type(layer).__name__}: {setting} sees where the padded example ends, not the masked one. "
             'Remedy: padding "SAME" without normalize_edges.'
         )
-    return x._replace(values=jnp.where(x.mask[..., None], values, 0))
+    # written so that one channel takes the same operations as several: limits are read at two widths
+    mask = jax.lax.broadcast_in_dim(x.mask, values.shape, tuple(range(x.mask.ndim)))
+    return x._replace(values=jax.lax.select(mask, values, jnp.zeros_like(values)))
 
 
 def _check_positions(name: str, values: jax.Array, mask: jax.Array) -> None:
