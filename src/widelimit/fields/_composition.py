@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import jax.numpy as jnp
@@ -61,7 +62,8 @@ def substitute(expression, inner: list, memo: dict | None = None, move: Callable
         return expression
     if id(expression) not in memo:
         arguments = tuple(substitute(a, inner, memo, move) for a in expression.arguments)
-        memo[id(expression)] = None if None in arguments else expression._replace(arguments=arguments)
+        missing = any(a is None for a in arguments)
+        memo[id(expression)] = None if missing else dataclasses.replace(expression, arguments=arguments)
     return memo[id(expression)]
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,13 +19,19 @@ __all__ = ["Apply", "Derivative", "Literal", "Parameter", "Variable", "dual_of",
 _BY_FUNCTION = {"mul": jax.lax.mul, "add": jax.lax.add, "sub": jax.lax.sub, "div": jax.lax.div}
 
 
-class Variable(NamedTuple):
-    """A preactivation itself; functions of one have index 0 only."""
+@dataclasses.dataclass(frozen=True)
+class Variable:
+    """A preactivation itself; functions of one have index 0 only.
+
+    Like the other parts of a function no tuple: ``Variable(0)`` and ``Literal(0)`` would be equal, and the duals that
+    are kept of `x sigmoid(x)` and `0 sigmoid(x)` the same.
+    """
 
     index: int = 0
 
 
-class Literal(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Literal:
     """A number."""
 
     value: Any
@@ -37,14 +44,16 @@ class Parameter:
         self.value = value
 
 
-class Derivative(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Derivative:
     """The derivative of a function with respect to one of its variables."""
 
     of: Any
     index: int = 0
 
 
-class Apply(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Apply:
     """A JAX primitive applied to expressions; params is a sorted tuple of its (hashable) parameters."""
 
     primitive: Any

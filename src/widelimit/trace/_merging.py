@@ -112,7 +112,9 @@ def function_of(primitive, params: tuple, nodes: list[Node]) -> Node | None:
         return Ew(Apply(primitive, params, tuple(expressions)), root)
     leaves: list[Node] = []
     expressions = [expanded(node, leaves) for node in nodes]
-    return None if None in expressions else Joint(Apply(primitive, params, tuple(expressions)), leaves)
+    if any(e is None for e in expressions):
+        return None
+    return Joint(Apply(primitive, params, tuple(expressions)), leaves)
 
 
 def folded(primitive, nodes) -> Node | None:
