@@ -11,6 +11,7 @@ import pytest
 from jax import lax
 
 import widelimit as wl
+from widelimit import nn
 from widelimit.trace import _loops
 
 X = np.random.default_rng(0).normal(size=(3, 6, 3))
@@ -83,6 +84,29 @@ def skip(p, x):
     return (hs.mean(0) + end + inputs[0]) @ p["v"]
 
 
+def inputs_first(p, x):
+    """All inputs go through their weights before the loop, as `nn.RNN` has it; they are added to its states too."""
+    inputs = x @ p["U"] + p["b"]
+
+    def step(h, z):
+        h = jax.nn.relu(h @ p["W"] + z)
+        return h, h
+
+    end, hs = lax.scan(step, jnp.zeros(p["b"].shape), inputs)
+    return (hs.mean(0) + end + inputs[0]) @ p["v"]
+
+
+def inputs_weighted_again(p, x):
+    """The same weights act on states and inputs, so moments of both at other times are needed."""
+    inputs = x @ p["U"]
+
+    def step(h, z):
+        h = jax.nn.relu(h @ p["W"] + 0.5 * z @ p["W"] + z)
+        return h, h
+
+    return lax.scan(step, jnp.zeros(p["b"].shape), inputs)[1].mean(0) @ p["v"]
+
+
 def followed(p, x):
     hs = states(p, x)[1]
     return jax.nn.relu(hs @ p["V"]).mean(0) @ p["v"] + jnp.tanh(hs)[2] @ p["v2"]
@@ -99,7 +123,7 @@ SECOND = {
 }  # fmt: skip
 NETWORKS = [
     (last, ""), (mean, ""), (tanh_mean, ""), (stacked, "W2 U2 b2"), (preactivation, "start"), (layer_norm, ""),
-    (skip, "E V"), (followed, "V v2"), (tied_directions, ""),
+    (skip, "E V"), (inputs_first, ""), (inputs_weighted_again, ""), (followed, "V v2"), (tied_directions, ""),
 ]  # fmt: skip
 
 
@@ -107,7 +131,7 @@ def limit_of(f, more=""):
     return wl.limit(f, lambda n: prior(n, **{name: SECOND[name](n) for name in more.split()}), lr="ntk")
 
 
-_QUICK = (last, mean, preactivation)
+_QUICK = (last, mean, preactivation, inputs_first)
 
 
 @pytest.mark.parametrize(
@@ -132,9 +156,10 @@ def test_sequences_of_different_lengths(f, monkeypatch):
 
 def test_the_program_does_not_grow_with_the_steps():
     """All pairs of fifty times: written out they would be tens of thousands of operations."""
-    limit = limit_of(mean)
-    counts = [len(jax.make_jaxpr(limit.ntk)(x, x).jaxpr.eqns) for x in (jnp.ones((5, 3)), jnp.ones((50, 3)))]
-    assert counts[0] == counts[1]
+    module = wl.limit(nn.Sequential(nn.RNN(8), nn.GlobalAvgPool(), nn.Dense(1)))
+    for limit in (limit_of(mean), module):
+        counts = [len(jax.make_jaxpr(limit.ntk)(x, x).jaxpr.eqns) for x in (jnp.ones((5, 3)), jnp.ones((50, 3)))]
+        assert counts[0] == counts[1]
 
 
 def test_nearly_equal_sequences_in_float32():

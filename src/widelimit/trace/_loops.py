@@ -208,7 +208,7 @@ class _Rolled:
         outer = [n for n, _ in self.outer]
         if any(direct_sources(n) & sources for n in [*outer, *(f.blocks[0][0] for f in self.initial)]):
             return None
-        for node in nodes[self.body.carried :]:
+        for node in nodes:
             for name in _states(node):
                 if name[0] == "outer":
                     sources |= direct_sources(outer[name[1]])
@@ -254,8 +254,10 @@ class _Rolled:
                 before = {d for d, _ in v.uses.matrices} | v.uses.rolled
                 if len(inside | before) > 1 or (inside and v.uses.vector) or (before and self.uses[v.key].vector):
                     return False
-        carried = self.body.carried
-        return centred and all(_behind_weights(n, outer_too=i < carried) for i, n in enumerate(nodes))
+        # what is carried may hold fields from outside (x U, of all times at once) if no weight of the loop is applied
+        # to any: else moments of what is carried with those of other times would be needed
+        applied, carried = any(map(_outer_behind_weights, nodes)), self.body.carried
+        return centred and all(_behind_weights(n, applied and i < carried) for i, n in enumerate(nodes))
 
     def _note_uses(self) -> None:
         for v in self.body.fixed:
@@ -303,6 +305,13 @@ def _states(node: Node) -> set:
     if isinstance(node, Mat):
         return set()
     return set().union(*map(_states, _parts(node)))
+
+
+def _outer_behind_weights(node: Node) -> bool:
+    """Whether a weight is applied to a field from outside the loop."""
+    if isinstance(node, Mat):
+        return any(name[0] == "outer" for name in _states(node.child)) or _outer_behind_weights(node.child)
+    return any(map(_outer_behind_weights, _parts(node)))
 
 
 def _behind_weights(node: Node, outer_too: bool) -> bool:
