@@ -248,8 +248,8 @@ Written by `scripts/monte_carlo.py`. Each limit is compared with real networks o
 width, on three inputs: the error of one network's NTK (root mean square, relative), which falls as width^(-1/2); the
 slope of its logarithm between the two widths; and the largest distance of the mean over networks from the limit at the
 larger width, in standard errors, over all pairs. That mean also has a bias of order 1/width, and a slope from two
-widths scatters by some 0.15. The distance is the largest of six numbers, some of which are beyond 3 by chance in a table of
-this size: where it is, {SEEDS} other networks are drawn.
+widths scatters by some 0.15. The distance is the largest of six numbers, some of which are beyond 3 by chance in a
+table of this size: where it is, {SEEDS} other networks are drawn.
 
 {chr(10).join(lines)}
 """
