@@ -156,6 +156,7 @@ def test_explain_finds_nothing_that_is_not_a_closed_form():
         assert "every expectation in closed form" in told(phi)
 
 
+@pytest.mark.slow
 def test_single_precision_holds_when_deep():
     """The kink of selu takes the square root of the gap in every layer."""
     hidden = [m for _ in range(8) for m in (nn.Dense(8, 1.0, 0.125), nn.Selu())]

@@ -13,7 +13,10 @@ X = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
 X[1], X[2], X[3] = X[0] * np.float32(1 + 1e-4), -X[0], X[0]
 
 
-@pytest.mark.parametrize("activation", [nn.ABRelu(-0.3, 1.2), nn.Sum(nn.Relu(), nn.Abs()), nn.LeakyRelu(0.1)])
+@pytest.mark.parametrize(
+    "activation",
+    [pytest.param(nn.ABRelu(-0.3, 1.2), marks=pytest.mark.slow), nn.Sum(nn.Relu(), nn.Abs()), nn.LeakyRelu(0.1)],
+)
 def test_single_precision_where_terms_depend_on_each_other(activation):
     """A sum of functions of one preactivation is one function of it."""
     net = nn.Sequential(*(m for _ in range(8) for m in (nn.Dense(8, 1.5, 0.1), activation)), nn.Dense(1))

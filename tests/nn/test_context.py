@@ -105,6 +105,7 @@ def test_a_padded_graph_has_the_kernel_of_the_graph():
     np.testing.assert_allclose(padded, wanted, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_graph_of_tokens_and_its_finite_networks():
     """Nodes with integer tags, through an embedding; Monte Carlo of the same code."""
     tags = np.array([[0, 1, 2, 1, 7], [2, 2, 7, 7, 7]])

@@ -103,6 +103,7 @@ def test_cross_attention_agrees_with_finite_networks(name):
     assert rows[-1].ntk_error < 0.6 * rows[0].ntk_error
 
 
+@pytest.mark.slow
 def test_attention_to_oneself_is_self_attention():
     both = wl.limit(_cross, _prior).kernels((X[0], X[0]), (X[1], X[1]))
     np.testing.assert_allclose(both, wl.limit(_one_head, _prior).kernels(*X), rtol=1e-12)
@@ -129,6 +130,7 @@ def test_forward_of_cross_attention():
     assert layer.output_shape(params, ((4, 3), (5, 3))) == (4, 4)
 
 
+@pytest.mark.slow
 def test_ways_of_writing_heads_agree():
     grams = [wl.gram(wl.limit(f, _prior).kernels, X) for f in (_separate_weights, _heads_of_one_matrix, _one_head)]
     for other in grams[1:]:  # heads attend alike in the limit, so that one is as good as two

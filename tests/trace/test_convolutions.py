@@ -59,7 +59,7 @@ NETWORKS = {
         ).sum((0, 1)),
     ),
 }  # fmt: skip
-_SLOW = ("one filter twice", "strides and dilation")
+_SLOW = ("one filter twice", "strides and dilation", "two groups", "pooled by windows, shifted, padded")
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n in _SLOW else ()) for n in NETWORKS])

@@ -19,6 +19,7 @@ def _agrees(limit, x, widths=(16, 128)):
     assert check.rows[-1].ntk_error < 0.6 * check.rows[0].ntk_error
 
 
+@pytest.mark.slow
 def test_equinox_convolutions():
     """Biases of inner layers are left out: they vanish as 1/n, but at width 128 are a fifth of so small a kernel."""
     eqx = pytest.importorskip("equinox")

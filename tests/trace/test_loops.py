@@ -171,6 +171,7 @@ def test_nearly_equal_sequences_in_float32():
     np.testing.assert_allclose(got, limit.ntk(x.astype(float), near.astype(float)), rtol=3e-6)
 
 
+@pytest.mark.slow
 def test_gradient_by_the_sequence():
     limit = limit_of(tanh_mean)
     with jax.enable_x64(True) if hasattr(jax, "enable_x64") else jax.experimental.enable_x64():

@@ -49,6 +49,7 @@ def test_both_directions_agree_with_finite_networks(name):
     assert check.rows[-1].ntk_error < 0.6 * check.rows[0].ntk_error
 
 
+@pytest.mark.slow
 def test_both_directions_at_several_positions():
     """The transposed matrix sees the values of neighbours, and Onsager's term those of neighbours' inputs."""
 
