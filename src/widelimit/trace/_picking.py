@@ -189,9 +189,9 @@ def _gather(interpreter, equation, values):
         or collapsed not in ((axis,), ())
     ):
         raise equation.refuse("only single positions along one axis can be picked.")
-    at = indices.array[..., list(dims.start_index_map).index(axis)]
-    with at_once(at):
-        at = jnp.clip(jnp.asarray(at), 0, shape[axis] - 1)
+    with at_once(indices.array):
+        at = jnp.asarray(indices.array)[..., list(dims.start_index_map).index(axis)]
+        at = jnp.clip(at, 0, shape[axis] - 1)
     picked = _at(equation, value, axis, at)
     # axes now: the operand's, those of the indices in place of the one picked from
     kept = iter([a if a < axis else a + at.ndim - 1 for a in range(len(shape)) if a != axis])
