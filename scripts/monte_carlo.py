@@ -251,8 +251,8 @@ larger width, in standard errors, over all pairs. That mean also has a bias of o
 widths scatters by some 0.15. The distance is the largest of six numbers, some of which are beyond 3 by chance in a
 table of this size: where it is, {SEEDS} other networks are drawn.
 
-Flax draws from a truncated Gaussian: with the six inputs of the row "LayerNorm mlp" the first layer is not quite Gaussian,
-which may be why its NTK stays three standard errors off.
+Flax draws from a truncated Gaussian: with the six inputs of the row "LayerNorm mlp" the first layer is not quite
+Gaussian, which may be why its NTK stays three standard errors off.
 
 {chr(10).join(lines)}
 """
