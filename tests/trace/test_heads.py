@@ -147,6 +147,30 @@ def test_what_has_no_rule_is_refused(options, message):
         _limit(jax.nn.softmax, **options).nngp(*X)
 
 
+def test_a_parameter_of_each_head_after_its_attention_is_refused():
+    # given its attention, what a head has mixed is no Gaussian of one law
+    def network(p, x):
+        q, k, v = (jnp.einsum("pc,hcd->hpd", x, p[name]) for name in "QKV")
+        a = jax.nn.relu(jnp.einsum("hpd,hqd->hpq", q, k) / q.shape[-1] ** 0.5)
+        y = jnp.einsum("hpd,hde->hpe", jnp.einsum("hpq,hqd->hpd", a, v), p["R"])
+        return jnp.einsum("hpd,hdc->pc", jax.nn.relu(y), p["O"]).mean(0) @ p["w"]
+
+    with pytest.raises(wl.UnknownLimitError, match="differs from head to head"):
+        wl.limit(network, lambda n: {**_prior(n), "R": wl.normal((n, n, n), n**-0.5)}, lr="ntk").nngp(*X)
+
+
+def test_one_parameter_with_two_axes_of_heads_is_refused():
+    def network(p, x):
+        q, k = jnp.einsum("pc,hcd->hpd", x, p["Q"]), jnp.einsum("pc,dch->hpd", x, p["Q"])
+        return jnp.einsum("hpd,hdc->pc", q, p["O"]).mean(0) @ p["w"] + jnp.einsum("hpd,hdc->pc", k, p["V"]).sum()
+
+    def prior(n):
+        return {**_prior(n), "V": wl.normal((n, n, n), 1 / n)}
+
+    with pytest.raises(wl.UnknownLimitError):
+        wl.limit(network, prior, lr="ntk").nngp(*X)
+
+
 def test_positions_and_heads_put_together_are_refused():
     def network(p, x):
         v = jnp.einsum("pc,hcd->phd", x, p["V"])

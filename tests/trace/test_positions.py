@@ -109,6 +109,29 @@ def test_finite_networks_with_batch_normalisation():
     assert check.rows[1].nngp_z < 4 and check.rows[1].ntk_z < 4, str(check)
 
 
+def test_one_of_two_uses_behind_stop_gradient():
+    # the same values as two uses of one parameter, but only one of them has a tangent
+    def network(p, x, stop):
+        h = jnp.tanh(x[0] @ p["W"])
+        W = stop(p["V"])
+        return jnp.tanh(jnp.tanh(h @ p["V"]) + 2 * jnp.sin(h @ W)) @ p["v"]
+
+    def ntk(stop, frozen=()):
+        def prior(n):
+            return {
+                name: wl.normal(w.shape, w.std, lr=0.0 if name in frozen else w.std**2) for name, w in _prior(n).items()
+            }
+
+        return float(wl.limit(lambda p, x: network(p, x, stop), prior).ntk(_X, _Y))
+
+    def same(W):
+        return W
+
+    # the part of V: stopping its second use leaves one of four terms
+    both, first = (ntk(stop) - ntk(stop, "V") for stop in (same, jax.lax.stop_gradient))
+    assert abs(both - first) > 0.05 * abs(both)
+
+
 def test_standard_error_is_reported():
     limit = wl.limit(lambda p, x: _pooled(x @ p["W"]) @ p["v"], _prior, lr="ntk")
     assert "quasi-Monte Carlo" in str(limit.explain(_X))

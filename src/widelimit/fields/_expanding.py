@@ -121,7 +121,9 @@ def same_field(a: Node, b: Node) -> bool:
         return a.axis == b.axis and a.window == b.window and same_field(a.child, b.child)
     if isinstance(a, Mat) and isinstance(b, Mat):
         same = (a.key, a.n, a.contracted, a.free, a.rows, a.offset, a.own)
-        return same == (b.key, b.n, b.contracted, b.free, b.rows, b.offset, b.own) and same_field(a.child, b.child)
+        same = same == (b.key, b.n, b.contracted, b.free, b.rows, b.offset, b.own)
+        # one of two uses may be behind stop_gradient: of the same values, but not of the same tangent
+        return same and a.prior is b.prior and same_field(a.child, b.child)
     if isinstance(a, Merge | Split) and isinstance(b, Merge | Split):
         return a.axis == b.axis and a.sizes == b.sizes and same_field(a.child, b.child)
     return isinstance(a, Frozen) and isinstance(b, Frozen) and same_field(a.child, b.child)

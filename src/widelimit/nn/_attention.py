@@ -58,14 +58,22 @@ def _root(n: int, decay: float) -> np.ndarray:
     return vectors * np.sqrt(np.maximum(values, 0)) @ vectors.T
 
 
+@dataclasses.dataclass(frozen=True)
 class _Attention(Module):
-    """What both kinds have in common."""
+    """What both kinds have in common; each has its `scaling` last."""
 
-    scaling: str
+    width: int
+    heads: int = 1
+    W_query_std: Any = 1.0
+    W_key_std: Any = 1.0
+    W_value_std: Any = 1.0
+    W_out_std: Any = 1.0
+    b_std: Any = None
+    mechanism: str = "softmax"
 
     @property
     def widths(self) -> tuple[str, ...]:
-        return ("width", "heads") if self.scaling == "root_width" else ("width",)
+        return ("width", "heads") if getattr(self, "scaling", "") == "root_width" else ("width",)
 
 
 def _check_attention(layer: SelfAttention | CrossAttention) -> None:
@@ -124,14 +132,6 @@ class SelfAttention(_Attention):
     """
 
     takes_context = True
-    width: int
-    heads: int = 1
-    W_query_std: Any = 1.0
-    W_key_std: Any = 1.0
-    W_value_std: Any = 1.0
-    W_out_std: Any = 1.0
-    b_std: Any = None
-    mechanism: str = "softmax"
     causal: bool = False
     positions: PositionalEmbedding | None = None
     scaling: str = "width"
@@ -187,14 +187,6 @@ class CrossAttention(_Attention):
     module.  Source: Vaswani et al. 2017, section 3.2.3; Hron et al. 2020, section 3 (linear scaling).
     """
 
-    width: int
-    heads: int = 1
-    W_query_std: Any = 1.0
-    W_key_std: Any = 1.0
-    W_value_std: Any = 1.0
-    W_out_std: Any = 1.0
-    b_std: Any = None
-    mechanism: str = "softmax"
     encoder: Module | None = None
     scaling: str = "width"
 

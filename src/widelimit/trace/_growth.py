@@ -281,7 +281,7 @@ def _function(equation, values) -> Growth:
             if "an inner product" in v.size_from:
                 remedy = (
                     "Remedy: divide the inner product by the width. (Attention that divides its logits by the root of "
-                    "the width only has random logits in the limit, which are not supported.)"
+                    "the width has a limit with as many heads as channels, nn.SelfAttention(scaling='root_width').)"
                 )
             raise equation.refuse(
                 f"its argument {_verb(v.size)} with the width, as width^{_fraction(v.size)}{place}, so that the limit "

@@ -180,6 +180,11 @@ def _made(interpreter, equation, values, i: int):
 
 def _on_one(interpreter, equation, values, i: int, heads: Heads, partner: Axis):
     """A contraction in each head: with its own parameter, or of positions with a constant."""
+    if partner is not None and not heads.alike:  # given its attention a head's channels are not Gaussian of one law
+        raise equation.refuse(
+            "a parameter of each head is applied to what its attention has mixed, whose law differs from head to head.",
+            "Remedy: contract heads and channels at once, einsum('hpd,hdc->pc', y, O).",
+        )
     out = _place(equation, i, heads.axis)
     axes = (heads.axis, partner) if i == 0 else (partner, heads.axis)
     parts = [heads.field if j == i else _one_head(v, partner) for j, v in enumerate(values)]

@@ -16,10 +16,12 @@ __all__ = ["Uses", "mean_shift", "reaction"]
 class Uses:
     """vector: whether the parameter was used as a vector over channels; matrices: its contractions, in order; splits:
     which of its axes were seen as several; parts: the ranges along its axes that were contracted;
-    rolled: directions in which loops over time contract it; heads: its uses head by head.
+    rolled: directions in which loops over time contract it; heads: its uses head by head, and
+    which of its axes was that of heads.
     """
 
     heads: Uses | None = None
+    axis_of_heads: int | None = None
 
     vector: bool = False
     rolled: set = dataclasses.field(default_factory=set)

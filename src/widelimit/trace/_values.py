@@ -89,12 +89,13 @@ class Weight:
     def of_one_head(self, position: int) -> Weight:
         """The parameter without one wide axis of the array: that of each head, alike and independent."""
         own = self.axes[position]
-        if own is None or (self.start[own], self.size[own]) != (0, self.full[own]) or self.uses.matrices:
+        other = self.uses.matrices or self.uses.axis_of_heads not in (None, own)
+        if own is None or (self.start[own], self.size[own]) != (0, self.full[own]) or other:
             raise UnknownLimitError(
-                "part of a parameter's axis of heads is used, or the parameter is used without heads too. Remedy: give "
-                "each use its own parameter."
+                "part of a parameter's axis of heads is used, or the parameter is used without heads, or with another "
+                "axis as that of heads, too. Remedy: give each use its own parameter."
             )
-        self.uses.heads = self.uses.heads or Uses()
+        self.uses.heads, self.uses.axis_of_heads = self.uses.heads or Uses(), own
 
         def rest(values):
             return (*values[:own], *values[own + 1 :])
