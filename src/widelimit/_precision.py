@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.core
 
-__all__ = ["at_once", "enable_x64", "is_traced"]
+__all__ = ["at_once", "enable_x64", "exact_products", "is_traced"]
 
 
 def enable_x64(enabled: bool = True) -> AbstractContextManager[None]:
@@ -21,6 +21,11 @@ def enable_x64(enabled: bool = True) -> AbstractContextManager[None]:
     # Older JAX spells the same public context manager under `jax.experimental`.
     experimental: Any = __import__("jax.experimental", fromlist=["enable_x64"])
     return experimental.enable_x64(enabled)
+
+
+def exact_products() -> AbstractContextManager[None]:
+    """Multiply float32 matrices in float32 inside a `with` block; accelerators would otherwise round to 10 or 7 bits."""
+    return jax.default_matmul_precision("highest")
 
 
 def is_traced(x: Any) -> bool:

@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from widelimit._precision import exact_products
+
 if TYPE_CHECKING:  # shapes in signatures, for readers and type checkers: nothing is loaded
     from jaxtyping import Float
 
@@ -67,6 +69,10 @@ class EmpiricalKernel:
 
     def __call__(self, x1: Float[jax.Array, "*input"], x2: Float[jax.Array, "*input"]) -> Float[jax.Array, "*outputs"]:
         """Kernel of the pair: a scalar, (O,) or (O, O) by `output`."""
+        with exact_products():
+            return self._of(x1, x2)
+
+    def _of(self, x1, x2):
         J1, J2 = _weighted(self._jacobian(x1), self._lr), self._jacobian(x2)
         full = jax.tree.reduce(
             jnp.add,

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from widelimit._examples import as_example, described, floating, holds_jax, in_double, in_one_precision, signature
-from widelimit._precision import enable_x64
+from widelimit._precision import enable_x64, exact_products
 from widelimit.fields import Covariance, UnknownLimitError
 from widelimit.trace import (
     _calls,
@@ -80,9 +80,10 @@ def _run(program: Program, closed, closed2, covariance, x, log=None, kinds: tupl
 
 def evaluate(program: Program, kinds: tuple[str, ...], x1, x2=None, log=None, output: str = "mean"):
     """Kernels (K for "nngp", T for "ntk") of one pair, by `output`; `x2` None: the diagonal."""
-    closed, closed2 = program.trace(described(x1))
-    with _deep_recursion(closed.jaxpr):
-        return _evaluate(program, kinds, x1, x2, log, closed, closed2, output)
+    with exact_products():
+        closed, closed2 = program.trace(described(x1))
+        with _deep_recursion(closed.jaxpr):
+            return _evaluate(program, kinds, x1, x2, log, closed, closed2, output)
 
 
 @contextlib.contextmanager
