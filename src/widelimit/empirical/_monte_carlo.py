@@ -68,9 +68,7 @@ def _at_width(f, init, width, x, key, seeds, lr) -> MonteCarlo:
     def one(key):
         params = init(width, key)
         outputs = jax.vmap(lambda a: jnp.ravel(f(params, a)))(x)
-        k = empirical_ntk(f, params, lr=lr)
-        pairs = jax.vmap(lambda a: jax.vmap(lambda b: k(a, b))(x))(x)
-        return outputs @ outputs.T / outputs.shape[1], pairs
+        return outputs @ outputs.T / outputs.shape[1], empirical_ntk(f, params, lr=lr).all_pairs(x)
 
     draws = [jax.tree.map(lambda a: np.asarray(a, np.float64), one(k)) for k in jax.random.split(key, seeds)]
     out = []

@@ -1,58 +1,26 @@
-"""Empirical NTK of a finite network, its linearisation and Taylor expansion."""
+"""Empirical NTK of a finite network."""
 
 from __future__ import annotations
 
-import math
+import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from widelimit._precision import exact_products
+from widelimit._examples import as_example, signature
+from widelimit.empirical._parameters import check_parameters, names_of, weights_of
+from widelimit.empirical._plan import METHODS, Design, Plan
 
 if TYPE_CHECKING:  # shapes in signatures, for readers and type checkers: nothing is loaded
     from jaxtyping import Float
 
-__all__ = ["EmpiricalKernel", "empirical_ntk", "linearize", "taylor"]
+__all__ = ["EmpiricalKernel", "empirical_ntk"]
 
 _OUTPUTS = ("mean", "sum", "diag", "full")
-
-
-def _is_number(lr) -> bool:
-    return isinstance(lr, float | int | np.number) or (isinstance(lr, jax.Array) and lr.ndim == 0)
-
-
-def _weighted(tree, lr):
-    if lr is None:
-        return tree
-    if _is_number(lr):
-        return jax.tree.map(lambda a: lr * a, tree)
-    return jax.tree.map(lambda a, r: r * a, tree, lr)
-
-
-def _check_params(where: str, params) -> None:
-    leaves = jax.tree_util.tree_flatten_with_path(params)[0]
-    if not leaves:
-        raise ValueError(f"{where}: params holds no arrays, so there is nothing to differentiate by.")
-    for path, leaf in leaves:
-        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
-            raise TypeError(
-                f"{where}: params{jax.tree_util.keystr(path)} holds {jnp.result_type(leaf)}, not real floating-point "
-                "numbers. Remedy: convert it, or leave what is not trained out of params (close over it in f)."
-            )
-
-
-def _check_like(theta, params) -> None:
-    if jax.tree.structure(theta) != jax.tree.structure(params):
-        raise ValueError("the expansion is of parameters of another structure than theta; give theta as params was.")
-    for (path, a), b in zip(jax.tree_util.tree_flatten_with_path(theta)[0], jax.tree.leaves(params), strict=True):
-        if jnp.shape(a) != jnp.shape(b):
-            raise ValueError(
-                f"theta{jax.tree_util.keystr(path)} has shape {jnp.shape(a)}, and the parameters that the expansion is "
-                f"about have {jnp.shape(b)}."
-            )
+_GRADIENTS = {"plain": ("plain", "plain"), "sign": ("sign", "sign"), "asymmetric": ("plain", "sign")}
+_MEMORY = 2**29
 
 
 class EmpiricalKernel:
@@ -60,99 +28,187 @@ class EmpiricalKernel:
 
     keeps_integers = True
 
-    def __init__(self, f: Callable, params: Any, output: Any, lr: Any):
-        self._f, self._params, self._output, self._lr = f, params, output, lr
+    def __init__(self, design: Design, params: Any, output: Any, weights: list):
+        self._design, self._params, self._output, self._weights = design, params, output, weights
 
-    def _jacobian(self, x):
-        f = self._f if not callable(self._output) else lambda p, x: self._output(self._f(p, x))
-        return jax.jacrev(lambda p: jnp.ravel(f(p, x)))(self._params)
+    @property
+    def symmetric(self) -> bool:
+        """Whether ``k(x', x) = k(x, x')^T``."""
+        return self._design.symmetric
 
     def __call__(self, x1: Float[jax.Array, "*input"], x2: Float[jax.Array, "*input"]) -> Float[jax.Array, "*outputs"]:
         """Kernel of the pair: a scalar, (O,) or (O, O) by `output`."""
-        with exact_products():
-            return self._of(x1, x2)
-
-    def _of(self, x1, x2):
-        J1, J2 = _weighted(self._jacobian(x1), self._lr), self._jacobian(x2)
-        full = jax.tree.reduce(
-            jnp.add,
-            jax.tree.map(
-                lambda a, b: (
-                    a.reshape(a.shape[0], math.prod(a.shape[1:])) @ b.reshape(b.shape[0], math.prod(b.shape[1:])).T
-                ),
-                J1,
-                J2,
-            ),
-        )
-        if callable(self._output):
-            return full[0, 0] if full.shape == (1, 1) else full
-        if self._output == "full":
-            return full
-        diagonal = jnp.diagonal(full)
-        return {"diag": diagonal, "sum": diagonal.sum(), "mean": diagonal.mean()}[self._output]
+        one, two = (jax.tree.map(lambda a: jnp.asarray(a)[None], as_example(x)) for x in (x1, x2))
+        return jax.tree.map(lambda a: a[0, 0], self.all_pairs(one, two))
 
     def diag(self, x: Float[jax.Array, "*input"]) -> Float[jax.Array, "*outputs"]:
         """Kernel of x with itself."""
         return self(x, x)
 
+    def all_pairs(self, x1: Any, x2: Any = None) -> Any:
+        """Kernels of all pairs of two batches at once, however much memory that takes; in a `jit`, say."""
+        plan = self._planned(x1, x1 if x2 is None else x2, len(jax.tree.leaves(x1)[0]))
+        a = self.factors(plan, x1)
+        b = a if x2 is None and self.symmetric else self.factors(plan, x1 if x2 is None else x2, 1)
+        return self.pairs(plan, a, b)
 
-def empirical_ntk(f: Callable, params: Any, *, output: Any = "mean", lr: Any = None) -> EmpiricalKernel:
+    def plan(self, x: Any, x2: Any = None, *, memory: float | None = None, largest: int | None = None) -> Plan:
+        """How the kernel of the examples x (n, ...), with x2 or with themselves, is computed; printing it tells.
+
+        memory: bytes that may be held at once beside the result (default 512 MiB); largest: examples at once.
+        The programs are compiled, and their memory is read from them, before anything runs.  Raises MemoryError where
+        one pair does not fit.
+        """
+        x = jax.tree.map(jnp.asarray, as_example(x))
+        x2 = x if x2 is None else jax.tree.map(jnp.asarray, as_example(x2))
+        count = max(len(jax.tree.leaves(a)[0]) for a in (x, x2))
+        plan = self._planned(x, x2, count)
+        memory = _MEMORY if memory is None else memory
+        return plan.fitted(self._leaves(), self._weights, memory, count if largest is None else min(largest, count))
+
+    def _leaves(self) -> list:
+        return [jnp.asarray(a) for a in jax.tree.leaves(self._params)]
+
+    def _planned(self, x1, x2, n: int) -> Plan:
+        one, two = (signature(jax.tree.map(lambda a: a[0], x)) for x in (x1, x2))
+        chosen = tuple(i for i, w in enumerate(self._weights) if w is not None)
+        double = bool(jax.config.jax_enable_x64)
+        leaves = signature(self._leaves())
+        return _planned(self._design, leaves, tuple(names_of(self._params)), chosen, one, two, n, double)
+
+    def factors(self, plan: Plan, x: Any, side: int = 0) -> Any:
+        """What the kernels of a batch x (n, ...) with others are made of; side 1: of the second argument."""
+        return plan.factors(self._leaves(), x, side)
+
+    def pairs(self, plan: Plan, a: Any, b: Any) -> Any:
+        """Kernels of every pair of two batches, from their `factors`: (n, m), (n, m, O) or (n, m, O, O)."""
+        found = plan.pairs(self._leaves(), self._weights, a, b)
+        values = {name: self._shaped(value, plan) for name, value in found.items()}
+        return values if self._design.by_parameter else values["all"]
+
+    def _shaped(self, value, plan: Plan):
+        if plan.is_complex:
+            return self._of_complex(value)
+        if plan.design.output == "full":
+            value = jnp.transpose(value, (0, 2, 1, 3))
+            return value[:, :, 0, 0] if callable(self._output) and value.shape[2:] == (1, 1) else value
+        if plan.design.output == "diag":
+            return jnp.moveaxis(value, 0, 2)
+        return value / plan.outputs if self._output == "mean" else value
+
+    def _of_complex(self, value):
+        """``J J'^H`` from the kernel of real and imaginary parts, (N, 2 O, M, 2 O)."""
+        n = value.shape[1] // 2
+        halves = slice(0, n), slice(n, None)
+        (rr, ri), (ir, ii) = ([value[:, a, :, b] for b in halves] for a in halves)
+        full = jnp.transpose(rr + ii + 1j * (ir - ri), (0, 2, 1, 3))
+        if self._output == "full" or callable(self._output):
+            return full[:, :, 0, 0] if callable(self._output) and n == 1 else full
+        diagonal = jnp.diagonal(full, axis1=2, axis2=3)
+        return {"diag": diagonal, "sum": diagonal.sum(-1), "mean": diagonal.mean(-1)}[self._output]
+
+
+@functools.lru_cache(maxsize=64)
+def _planned(design: Design, leaves, names, chosen, one, two, n: int, double: bool) -> Plan:
+    """The plan for arrays of these shapes, so that a network that moves is traced and compiled once."""
+    leaves, one, two = map(_of_signature, (leaves, one, two))
+    is_complex = any(
+        jnp.issubdtype(jax.eval_shape(f.plain, leaves, x).dtype, jnp.complexfloating)
+        for f, x in ((design.f, one), (design.other, two))
+    )
+    design = design._replace(output="full") if is_complex else design
+    return Plan(design, leaves, names, chosen, one, two, n, is_complex)
+
+
+def _of_signature(form):
+    structure, arrays = form
+    return jax.tree.unflatten(structure, [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in arrays])
+
+
+class _Flat:
+    """f of the parameters' leaves, with outputs in one axis; complex ones as their real, then imaginary parts."""
+
+    def __init__(self, f: Callable, structure: Any, output: Any):
+        self._f, self._structure, self._output = f, structure, output
+
+    def plain(self, leaves, x):
+        out = self._f(jax.tree.unflatten(self._structure, leaves), x)
+        out = self._output(out) if callable(self._output) else out
+        arrays = jax.tree.leaves(out)
+        if len(arrays) != 1:
+            raise TypeError(
+                f"empirical_ntk: f must return one array, and returns {len(arrays)}. Remedy: output=lambda out: "
+                "out[0], or jnp.concatenate of what is wanted."
+            )
+        return jnp.ravel(arrays[0])
+
+    def __call__(self, leaves, x):
+        out = self.plain(leaves, x)
+        if jnp.issubdtype(out.dtype, jnp.complexfloating):
+            return jnp.concatenate([out.real, out.imag])
+        if not jnp.issubdtype(out.dtype, jnp.floating):
+            raise TypeError(f"empirical_ntk: f must return floating-point numbers, not {out.dtype}.")
+        return out
+
+
+@functools.lru_cache(maxsize=64)
+def _flat(f: Callable, structure: Any, output: Any) -> _Flat:
+    return _Flat(f, structure, output)
+
+
+def empirical_ntk(
+    f: Callable,
+    params: Any,
+    *,
+    output: Any = "mean",
+    lr: Any = None,
+    parameters: Callable[[str], bool] | None = None,
+    by_parameter: bool = False,
+    other: Callable | None = None,
+    gradients: str = "plain",
+    method: str = "auto",
+) -> EmpiricalKernel:
     """Neural Tangent Kernel of a finite network at given parameters.
 
     ``K(x, x')_ij = sum_p lr_p df_i(x)/dtheta_p df_j(x')/dtheta_p``.
 
     f: ``f(params, x)`` for one example; params: any pytree.  output: "mean" the trace over outputs divided by their
     number (comparable with `wl.ntk`), "sum" the trace, "diag" each output with itself (O,), "full" (O, O), or a
-    function that maps the output to the scalar whose kernel is wanted.  lr: learning-rate factors, a number or a pytree
-    like params; None: 1.  Use it with `wl.gram`.  Raises ValueError for an unknown output or an lr of another
-    structure, TypeError for an f that is no function or params that are not floating-point.
-    Source: Jacot et al. 2018, section 4.
+    function that maps the output to the scalar whose kernel is wanted (``jnp.sum`` is not the trace: it has the
+    products of different outputs).  lr: learning-rate factors, a number or a pytree like params; None: 1.
+    parameters: which count, a function of their path such as ``"[0]['W']"``; by_parameter: a dict from path to the part
+    that each adds.  other: another function of the same parameters, for ``<df(x)/dtheta, dother(x')/dtheta>`` with
+    output "full" (blocks of a PINN).  Complex outputs: ``J(x) J(x')^H``.
+    gradients: "plain"; "sign", those of SignGD, ``<sign df(x), sign df(x')>``; "asymmetric", ``<df(x), sign df(x')>``.
+    method: "auto" chooses from shapes between "structured", each layer by the cheaper of products of factors and of
+    gradients, and "products", Jacobians times vectors; "factorised" never forms a gradient of a layer, "jacobian"
+    always.  All give the same numbers; ``kernel.plan(x)`` tells the choice.
+
+    Use it with `wl.gram`.  Layers that are applied twice, tied and bare parameters are exact.  Raises ValueError for an
+    unknown output, method or gradients or an lr of another structure, TypeError for an f that is no function or params
+    that are not floating-point.
+    Source: Jacot et al. 2018, section 4; Novak et al. 2022; Malladi et al. 2023 (SignGD); Wang et al. 2022 (PINNs).
     """
-    if not callable(f):
-        raise TypeError(f"empirical_ntk: f must be a function f(params, x), not {type(f).__name__}.")
-    _check_params("empirical_ntk", params)
+    for name, value in (("f", f), ("other", other)):
+        if not callable(value) and (name == "f" or value is not None):
+            raise TypeError(f"empirical_ntk: {name} must be a function {name}(params, x), not {type(value).__name__}.")
+    check_parameters("empirical_ntk", params)
     if not callable(output) and output not in _OUTPUTS:
         raise ValueError(f"empirical_ntk: output must be one of {', '.join(_OUTPUTS)} or a function, not {output!r}.")
-    if lr is not None and not _is_number(lr) and jax.tree.structure(lr) != jax.tree.structure(params):
-        raise ValueError("empirical_ntk: lr must be a number or a pytree of the same structure as params.")
-    return EmpiricalKernel(f, params, output, lr)
-
-
-def linearize(f: Callable, params: Any) -> Callable:
-    """First-order expansion in the parameters, ``f_lin(theta, x) = f(theta_0, x) + df/dtheta (theta - theta_0)``.
-
-    The derivative is taken at theta_0.  f: ``f(params, x)``; params: theta_0, any pytree.
-    Returns a function ``(theta, x)`` with f's output shape.  Source: Lee et al. 2019, section 2.2.
-    """
-    return taylor(f, params, order=1)
-
-
-def taylor(f: Callable, params: Any, order: int = 2) -> Callable:
-    """Taylor expansion in the parameters about `params`.
-
-    ``f_k(theta, x) = sum_(j <= k) 1/j! d^j/dt^j f(theta_0 + t (theta - theta_0), x) at t = 0``.
-    Returns a function ``(theta, x)``.  Raises ValueError for an order below 0 or that is not an integer, TypeError for
-    params that are not floating-point; the function ValueError for a theta of another structure or shapes.
-    """
-    if not callable(f):
-        raise TypeError(f"taylor: f must be a function f(params, x), not {type(f).__name__}.")
-    if not isinstance(order, int) or isinstance(order, bool) or order < 0:
-        raise ValueError(f"taylor: order must be an integer >= 0, not {order!r}.")
-    _check_params("taylor", params)
-
-    def expansion(theta, *args, **kwargs):
-        _check_like(theta, params)
-        direction = jax.tree.map(jnp.subtract, theta, params)
-
-        def along(t):
-            return f(jax.tree.map(lambda p, d: p + t * d, params, direction), *args, **kwargs)
-
-        dtype = jnp.result_type(*jax.tree.leaves(params))
-        zero, one = jnp.zeros((), dtype), jnp.ones((), dtype)
-        total, derivative = along(zero), along
-        for j in range(1, order + 1):
-            derivative = (lambda g: lambda t: jax.jvp(g, (t,), (one,))[1])(derivative)
-            total = total + derivative(zero) / math.factorial(j)
-        return total
-
-    return expansion
+    for name, value, known in (("method", method, METHODS), ("gradients", gradients, tuple(_GRADIENTS))):
+        if value not in known:
+            raise ValueError(f"empirical_ntk: {name} must be one of {', '.join(known)}, not {value!r}.")
+    if method == "products" and (by_parameter or gradients != "plain"):
+        raise ValueError("empirical_ntk: method 'products' has neither by_parameter nor signs. Remedy: method='auto'.")
+    if other is not None and not (output == "full" or callable(output)):
+        raise ValueError("empirical_ntk: with other, output must be 'full' or a function to one number.")
+    if parameters is not None and not callable(parameters):
+        raise TypeError("empirical_ntk: parameters must be a function of a parameter's path, giving True or False.")
+    weights = weights_of("empirical_ntk", params, lr, parameters)
+    structure = jax.tree.structure(params)
+    flat = [_flat(g, structure, output if callable(output) else None) for g in (f, other or f)]
+    if by_parameter or gradients != "plain":
+        method = "structured" if method == "auto" else method
+    how = "full" if callable(output) else "sum" if output == "mean" else output
+    design = Design(flat[0], flat[1], how, method, _GRADIENTS[gradients], by_parameter)
+    return EmpiricalKernel(design, params, output, weights)

@@ -15,6 +15,7 @@ import numpy as np
 
 from widelimit._examples import as_example, floating, holds_jax, in_double, in_one_precision, signature
 from widelimit._precision import enable_x64, is_traced
+from widelimit.gram._factored import factored_tiles, is_factored
 from widelimit.gram._segments import segmented
 
 __all__ = ["gram", "gram_diag"]
@@ -51,12 +52,11 @@ def gram(
         return _whole(k, x1, x2)
     _check_kernel("gram", k)
     x1, x2, to_numpy = _checked("gram", k, x1=x1, x2=x2)
-    tile = _tile("gram", batch_size, memory, k, x1, x1 if x2 is None else x2)
+    _check_limits("gram", batch_size, memory)
     report = _reporter(progress)
-    if to_numpy:
-        with enable_x64():
-            return _tiled(k, x1, x2, tile, report)
-    return jax.tree.map(jnp.asarray, _tiled(k, x1, x2, tile, report))
+    with enable_x64() if to_numpy else contextlib.nullcontext():
+        found = _tiled(k, x1, x2, batch_size, memory, report)
+    return found if to_numpy else jax.tree.map(jnp.asarray, found)
 
 
 def gram_diag(k: Callable, x: Any, *, batch_size: int | None = None, memory: int | None = None) -> Any:
@@ -65,11 +65,10 @@ def gram_diag(k: Callable, x: Any, *, batch_size: int | None = None, memory: int
         return jax.vmap(_diagonal(k))(x)
     _check_kernel("gram_diag", k)
     x, to_numpy = _checked("gram_diag", k, x=x)
-    tile = _tile("gram_diag", batch_size, memory, k, x, x) ** 2
-    if to_numpy:
-        with enable_x64():
-            return _diagonals(k, x, tile)
-    return jax.tree.map(jnp.asarray, _diagonals(k, x, tile))
+    _check_limits("gram_diag", batch_size, memory)
+    with enable_x64() if to_numpy else contextlib.nullcontext():
+        found = _diagonals(k, x, _tile(batch_size, memory, k, x, x) ** 2)
+    return found if to_numpy else jax.tree.map(jnp.asarray, found)
 
 
 def _check_kernel(where, k):
@@ -129,7 +128,7 @@ def _count(x) -> int:
     return len(jax.tree.leaves(x)[0])
 
 
-def _tile(where, batch_size, memory, k, x1, x2) -> int:
+def _check_limits(where, batch_size, memory) -> None:
     for name, value, kinds in (
         ("batch_size", batch_size, int | np.integer),
         ("memory", memory, int | float | np.integer | np.floating),
@@ -137,6 +136,9 @@ def _tile(where, batch_size, memory, k, x1, x2) -> int:
         if value is not None and (not isinstance(value, kinds) or isinstance(value, bool) or not value >= 1):
             what = "a positive integer" if name == "batch_size" else "a positive number of bytes"
             raise ValueError(f"{where}: {name} must be {what}, not {value!r}.")
+
+
+def _tile(batch_size, memory, k, x1, x2) -> int:
     if batch_size is not None:
         return int(batch_size)
     memory = _DEFAULT_MEMORY if memory is None else memory
@@ -203,6 +205,8 @@ def _diagonal(k):
 
 
 def _whole(k, x1, x2):
+    if hasattr(k, "all_pairs"):
+        return k.all_pairs(x1, x2)
     if x2 is not None:
         return _pairs(k)(x1, x2)
     out = _pairs(k)(x1, x1)
@@ -214,25 +218,38 @@ def _diagonals(k, x, tile):
     parts = []
     size = _rows(_count(x), tile)
     for i in range(0, _count(x), size):
-        rows, piece = _padded(x, i, size)
+        rows, piece = min(size, _count(x) - i), _padded(x, i, size)
         parts.append(jax.tree.map(lambda v, rows=rows: np.asarray(v)[:rows], _function(k, True, piece)(piece)))
     if not parts:
         return np.zeros(0)
     return jax.tree.map(lambda *a: np.concatenate(a), *parts)
 
 
-def _tiled(k, x1, x2, tile, report):
-    symmetric = x2 is None
-    other = x1 if symmetric else x2
+def _blocks(k, x1, x2, batch_size, memory) -> tuple[int, Callable]:
+    """Examples of a tile, and a function from the numbers of two tiles and what makes them to their kernels."""
+    if is_factored(k) and _count(x1) and (x2 is None or _count(x2)):
+        return factored_tiles(k, x1, x2, batch_size, _DEFAULT_MEMORY if memory is None else memory)
+
+    def block(i, j, rows, columns):
+        a, b = rows(), columns()
+        return _function(k, False, a, b)(a, b)
+
+    return _tile(batch_size, memory, k, x1, x1 if x2 is None else x2), block
+
+
+def _tiled(k, x1, x2, batch_size, memory, report):
+    tile, block_of = _blocks(k, x1, x2, batch_size, memory)
+    symmetric = x2 is None and getattr(k, "symmetric", True)
+    other = x1 if x2 is None else x2
     n1, n2 = _count(x1), _count(other)
     tile1, tile2 = _rows(n1, tile), _rows(n2, tile)
     jobs = [(i, j) for i in range(0, n1, tile1) for j in range(0, n2, tile2) if not symmetric or j + tile2 > i]
     out = None
     start = time.monotonic()
     for done, (i, j) in enumerate(jobs):
-        rows, a = _padded(x1, i, tile1)
-        columns, b = _padded(other, j, tile2)
-        block = jax.tree.map(np.asarray, _function(k, False, a, b)(a, b))
+        rows, columns = min(tile1, n1 - i), min(tile2, n2 - j)
+        make = [functools.partial(_padded, x, at, size) for x, at, size in ((x1, i, tile1), (other, j, tile2))]
+        block = jax.tree.map(np.asarray, block_of(i, j, *make))
         if out is None:
             out = jax.tree.map(lambda v: np.empty((n1, n2, *v.shape[2:]), v.dtype), block)
         for whole, part in zip(jax.tree.leaves(out), jax.tree.leaves(block), strict=True):
@@ -245,7 +262,7 @@ def _tiled(k, x1, x2, tile, report):
     if out is None:
         shape = jax.eval_shape(k, *(_one_of(x) for x in (x1, other)))
         return jax.tree.map(lambda s: np.zeros((n1, n2, *s.shape), s.dtype), shape)
-    if symmetric:
+    if symmetric and not is_factored(k):
         _set_diagonal(out, k, x1, tile1**2)
     return out
 
@@ -266,7 +283,7 @@ def _set_diagonal(out, k, x, tile):
 
 
 def _padded(x, start, size):
-    """Examples from `start` on, `size` of them: the first repeated where there are fewer, and how many there are."""
+    """Examples from `start` on, `size` of them: the first repeated where there are fewer."""
     rows = min(size, _count(x) - start)
 
     def filled(a):
@@ -276,7 +293,7 @@ def _padded(x, start, size):
             piece = xp.concatenate([piece, xp.repeat(piece[:1], size - rows, axis=0)])
         return jnp.asarray(piece)
 
-    return rows, jax.tree.map(filled, x)
+    return jax.tree.map(filled, x)
 
 
 def _reporter(progress):

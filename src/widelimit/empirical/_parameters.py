@@ -1,0 +1,60 @@
+"""Parameters of a finite network: their names, which of them count, and their learning rates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+__all__ = ["check_parameters", "names_of", "weights_of"]
+
+
+def check_parameters(where: str, params) -> None:
+    leaves = jax.tree_util.tree_flatten_with_path(params)[0]
+    if not leaves:
+        raise ValueError(f"{where}: params holds no arrays, so there is nothing to differentiate by.")
+    for path, leaf in leaves:
+        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+            raise TypeError(
+                f"{where}: params{jax.tree_util.keystr(path)} holds {jnp.result_type(leaf)}, not real floating-point "
+                "numbers. Remedy: convert it, or leave what is not trained out of params (close over it in f)."
+            )
+
+
+def names_of(params: Any) -> list[str]:
+    """Paths of the parameters, such as "[0]['W']"."""
+    return [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_flatten_with_path(params)[0]]
+
+
+def _is_number(lr) -> bool:
+    return isinstance(lr, float | int | np.number) or (isinstance(lr, jax.Array | np.ndarray) and lr.ndim == 0)
+
+
+def weights_of(where: str, params: Any, lr: Any, parameters: Callable[[str], bool] | None) -> list[Any]:
+    """A factor for each parameter: None for one that does not count, a number, or an array like it, raveled.
+
+    Raises ValueError for an lr of another structure or shape, or a choice of no parameter at all.
+    """
+    leaves, names = jax.tree.leaves(params), names_of(params)
+    if lr is None or _is_number(lr):
+        rates = [1.0 if lr is None else lr] * len(leaves)
+    elif jax.tree.structure(lr) != jax.tree.structure(params):
+        raise ValueError(f"{where}: lr must be a number or a pytree of the same structure as params.")
+    else:
+        rates = jax.tree.leaves(lr)
+    found = []
+    for name, leaf, rate in zip(names, leaves, rates, strict=True):
+        if jnp.ndim(rate) > 0:
+            try:
+                rate = jnp.ravel(jnp.broadcast_to(jnp.asarray(rate), jnp.shape(leaf)))
+            except ValueError:
+                raise ValueError(
+                    f"{where}: lr{name} has shape {jnp.shape(rate)}, the parameter {jnp.shape(leaf)}."
+                ) from None
+        found.append(rate if parameters is None or parameters(name) else None)
+    if all(rate is None for rate in found):
+        raise ValueError(f"{where}: parameters chooses none of {', '.join(names)}.")
+    return found

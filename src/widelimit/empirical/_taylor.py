@@ -1,0 +1,65 @@
+"""Taylor expansions of a network in its parameters: the linearised network, and what it leaves out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from widelimit.empirical._parameters import check_parameters
+
+__all__ = ["linearize", "taylor"]
+
+
+def _check_like(theta, params) -> None:
+    if jax.tree.structure(theta) != jax.tree.structure(params):
+        raise ValueError("the expansion is of parameters of another structure than theta; give theta as params was.")
+    for (path, a), b in zip(jax.tree_util.tree_flatten_with_path(theta)[0], jax.tree.leaves(params), strict=True):
+        if jnp.shape(a) != jnp.shape(b):
+            raise ValueError(
+                f"theta{jax.tree_util.keystr(path)} has shape {jnp.shape(a)}, and the parameters that the expansion is "
+                f"about have {jnp.shape(b)}."
+            )
+
+
+def linearize(f: Callable, params: Any) -> Callable:
+    """First-order expansion in the parameters, ``f_lin(theta, x) = f(theta_0, x) + df/dtheta (theta - theta_0)``.
+
+    The derivative is taken at theta_0.  f: ``f(params, x)``; params: theta_0, any pytree.
+    Returns a function ``(theta, x)`` with f's output shape.  Source: Lee et al. 2019, section 2.2.
+    """
+    return taylor(f, params, order=1)
+
+
+def taylor(f: Callable, params: Any, order: int = 2) -> Callable:
+    """Taylor expansion in the parameters about `params`.
+
+    ``f_k(theta, x) = sum_(j <= k) 1/j! d^j/dt^j f(theta_0 + t (theta - theta_0), x) at t = 0``.
+    Returns a function ``(theta, x)``.  Raises ValueError for an order below 0 or that is not an integer, TypeError for
+    params that are not floating-point; the function ValueError for a theta of another structure or shapes.
+    """
+    if not callable(f):
+        raise TypeError(f"taylor: f must be a function f(params, x), not {type(f).__name__}.")
+    if not isinstance(order, int) or isinstance(order, bool) or order < 0:
+        raise ValueError(f"taylor: order must be an integer >= 0, not {order!r}.")
+    check_parameters("taylor", params)
+
+    def expansion(theta, *args, **kwargs):
+        _check_like(theta, params)
+        direction = jax.tree.map(jnp.subtract, theta, params)
+
+        def along(t):
+            return f(jax.tree.map(lambda p, d: p + t * d, params, direction), *args, **kwargs)
+
+        dtype = jnp.result_type(*jax.tree.leaves(params))
+        zero, one = jnp.zeros((), dtype), jnp.ones((), dtype)
+        total, derivative = along(zero), along
+        for j in range(1, order + 1):
+            derivative = (lambda g: lambda t: jax.jvp(g, (t,), (one,))[1])(derivative)
+            total = total + derivative(zero) / math.factorial(j)
+        return total
+
+    return expansion
