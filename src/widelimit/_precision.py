@@ -24,7 +24,7 @@ def enable_x64(enabled: bool = True) -> AbstractContextManager[None]:
 
 
 def exact_products() -> AbstractContextManager[None]:
-    """Multiply float32 matrices in float32 inside a `with` block; accelerators would otherwise round to 10 or 7 bits."""
+    """Multiply float32 matrices in float32 in a `with` block; accelerators would otherwise round to 10 or 7 bits."""
     return jax.default_matmul_precision("highest")
 
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from widelimit.empirical._uses import View, run
+from widelimit.empirical._uses import Layer, Shared, View, outputs
 
 __all__ = ["Factored", "Part", "Sizes", "contracted", "factors_of", "parts_of"]
 
@@ -34,19 +34,25 @@ class Sizes(NamedTuple):
         return self.groups * self.inputs * self.outputs
 
 
+_NONE = Sizes(0, 0, 0, 0)
+
+
 class Part(NamedTuple):
-    """How the gradient by one parameter is held: "Gram" of factors, "gradient" made of factors, or "direct" by
-    differentiation; entries: of the parameter.
+    """How the gradient by one parameter is held: "Gram" of factors, "gradient" made of factors, "direct" by
+    differentiation, or "shared", a bias with the factors of its layer; entries: of the parameter.
     """
 
     leaf: int
     way: str
-    sizes: Sizes | None
+    sizes: Sizes
     entries: int
     rows: bool = False
+    shared: Shared | None = None
 
     def stored(self, outputs: int) -> int:
         """Numbers held for one example."""
+        if self.way == "shared":
+            return 0
         if self.way != "Gram":
             return outputs * self.entries
         b, t, i, j = self.sizes
@@ -54,6 +60,8 @@ class Part(NamedTuple):
 
     def per_pair(self, outputs: int, pairs: int) -> tuple[int, int]:
         """Operations and numbers held for one pair of examples; pairs: of outputs that are asked for, O or O^2."""
+        if self.way == "shared":
+            return 2 * pairs, pairs
         if self.way != "Gram":
             return 2 * pairs * self.entries, pairs
         b, t, i, j = self.sizes
@@ -78,23 +86,28 @@ class Factored(NamedTuple):
     g: Any
 
 
-def parts_of(leaves: Sequence[Any], uses: dict, outputs: int, pairs: int, way: str, n: int) -> list[Part]:
-    """The way of each parameter for n examples; way: "best", or "Gram", "gradient" or "direct" wherever possible."""
+def parts_of(
+    leaves: Sequence[Any], uses: dict, shared: dict, chosen: dict[int, bool], outputs: int, pairs: int, way: str, n: int
+) -> list[Part]:
+    """The way of each parameter for n examples; way: "best", or "Gram", "gradient" or "direct" wherever possible.
+
+    chosen: numbers of the parameters that count, and whether each has one learning rate for all of its entries.
+    """
     found = []
     for i, leaf in enumerate(leaves):
-        direct = Part(i, "direct", None, math.prod(jnp.shape(leaf)))
-        if i not in uses or way == "direct":
+        direct = Part(i, "direct", _NONE, math.prod(jnp.shape(leaf)))
+        if i not in uses or way == "direct" or not chosen.get(i, True):
             found.append(direct)
             continue
         rows = uses[i][0].layout.kind == "rows"
         sizes = _sizes(uses[i])
         gram = Part(i, "Gram", sizes, direct.entries, rows)
-        gradient = Part(i, "gradient", sizes, direct.entries)
-        if rows:
-            gradient = direct
+        gradient = direct if rows else Part(i, "gradient", sizes, direct.entries)
         cost = {p: n * n * p.per_pair(outputs, pairs)[0] + n * p.per_example(outputs) for p in (gram, gradient)}
-        chosen = {"Gram": gram, "gradient": gradient}.get(way) or min(cost, key=lambda p: cost[p])
-        found.append(chosen)
+        found.append({"Gram": gram, "gradient": gradient}.get(way) or min(cost, key=lambda p: cost[p]))
+    for i, bias in shared.items():
+        if found[bias.of].way == "Gram" and bias.of in chosen and chosen.get(i, True):
+            found[i] = Part(i, "shared", _NONE, found[i].entries, shared=bias)
     return found
 
 
@@ -104,7 +117,7 @@ def _sizes(layers) -> Sizes:
     return Sizes(shapes[0][0], sum(s[1] for s in shapes), shapes[0][2], outputs[0])
 
 
-def factors_of(closed, parts: Sequence[Part], leaves, x, outputs: int) -> dict[int, Factored]:
+def factors_of(closed, parts: Sequence[Part], leaves, x, count: int) -> dict[int, Factored]:
     """Factors of one example by parameter."""
     ways = {p.leaf: p for p in parts}
     direct = [p.leaf for p in parts if p.way == "direct"]
@@ -114,13 +127,13 @@ def factors_of(closed, parts: Sequence[Part], leaves, x, outputs: int) -> dict[i
         given, seen, left = dict(zip(direct, varied, strict=True)), {}, {leaf: list(t) for leaf, t in taps.items()}
 
         def use(view, layer):
-            if layer is None or view.leaf not in left:
-                return None if layer is None else layer.output
+            if not isinstance(layer, Layer) or view.leaf not in left:
+                return layer.output if isinstance(layer, Layer) else None
             seen.setdefault(view.leaf, []).append((layer.h, view.scale))
             return layer.output + left[view.leaf].pop(0)
 
-        arguments = [given[i] if i in given else View(i, (), 1.0, a) for i, a in enumerate(leaves)]
-        outs = run(closed, [*arguments, *x], use)
+        arguments = [given[i] if i in given else View(i, a) for i, a in enumerate(leaves)]
+        outs = outputs(closed, [*arguments, *x], use)
         return outs[0], {leaf: [h for h, _ in pairs] for leaf, pairs in seen.items()}
 
     layers = _layers(closed, ways, leaves, x)
@@ -129,8 +142,8 @@ def factors_of(closed, parts: Sequence[Part], leaves, x, outputs: int) -> dict[i
         for leaf, found in layers.items()
     }
     out, pull, seen = jax.vjp(tapped, taps, [leaves[i] for i in direct], has_aux=True)
-    back, by_leaf = jax.vmap(pull)(jnp.eye(outputs, dtype=out.dtype))
-    found = {i: Factored(None, d.reshape(outputs, -1)) for i, d in zip(direct, by_leaf, strict=True)}
+    back, by_leaf = jax.vmap(pull)(jnp.eye(count, dtype=out.dtype))
+    found = {i: Factored(None, d.reshape(count, -1)) for i, d in zip(direct, by_leaf, strict=True)}
     for leaf, here in layers.items():
         gs = [
             jax.vmap(layer.split)(g) * jnp.asarray(scale, g.dtype)
@@ -139,7 +152,7 @@ def factors_of(closed, parts: Sequence[Part], leaves, x, outputs: int) -> dict[i
         g = jnp.concatenate(gs, axis=2)
         h = jnp.concatenate(seen[leaf], axis=0 if ways[leaf].rows else 1)
         if ways[leaf].way == "gradient":
-            found[leaf] = Factored(None, jnp.einsum("bti,obtj->obij", h, g).reshape(outputs, -1))
+            found[leaf] = Factored(None, jnp.einsum("bti,obtj->obij", h, g).reshape(count, -1))
         else:
             found[leaf] = Factored(h, g)
     return found
@@ -150,7 +163,7 @@ def _layers(closed, ways, leaves, x) -> dict[int, list]:
     found: dict[int, list] = {}
 
     def use(view, layer):
-        if layer is None:
+        if not isinstance(layer, Layer):
             return None
         if ways[view.leaf].way != "direct":
             found.setdefault(view.leaf, []).append((layer, view.scale))
@@ -158,34 +171,57 @@ def _layers(closed, ways, leaves, x) -> dict[int, list]:
 
     def traced(leaves, x):
         found.clear()
-        run(closed, [*(View(i, (), 1.0, a) for i, a in enumerate(leaves)), *x], use)
+        outputs(closed, [*(View(i, a) for i, a in enumerate(leaves)), *x], use)
         return {leaf: [layer.output for layer, _ in layers] for leaf, layers in found.items()}
 
-    outputs = jax.eval_shape(traced, leaves, x)
+    shapes = jax.eval_shape(traced, leaves, x)
     return {
         leaf: [(layer._replace(output=o, h=None), s) for (layer, s), o in zip(found[leaf], outs, strict=True)]
-        for leaf, outs in outputs.items()
+        for leaf, outs in shapes.items()
     }
 
 
-def contracted(part: Part, a: Factored, b: Factored, output: str, weight):
-    """Products of the gradients by one parameter, times its learning rates, of every pair of two batches.
+def contracted(
+    parts: Sequence[Part], factors: tuple[dict, dict], weights: Sequence[Any], output: str
+) -> dict[int, Any]:
+    """Products of the gradients by each parameter, times its learning rates, of every pair of two batches.
 
     (N, O, M, O) for "full", (O, N, M) for "diag", (N, M), summed over outputs, for "sum".
     """
-    if part.way != "Gram":
-        spec = {"full": "nok,mpk->nomp", "diag": "nok,mok->onm", "sum": "nok,mok->nm"}[output]
-        return jnp.einsum(spec, a.g * jnp.asarray(weight, a.g.dtype), b.g)
+    a, b = factors
+    found = {}
+    for p in parts:
+        if p.way == "Gram":
+            of_outputs = _of_outputs(a[p.leaf], b[p.leaf], output)
+            found[p.leaf] = _reduced(of_outputs, _of_inputs(p, a[p.leaf], b[p.leaf], of_outputs.dtype), output)
+            found[p.leaf] *= jnp.asarray(weights[p.leaf], of_outputs.dtype)
+            for q in parts:
+                if q.shared and q.shared.of == p.leaf:
+                    alone = _reduced(of_outputs, None, output)
+                    found[q.leaf] = alone * jnp.asarray(q.shared.ratio**2 * weights[q.leaf], alone.dtype)
+        elif p.way != "shared":
+            spec = {"full": "nok,mpk->nomp", "diag": "nok,mok->onm", "sum": "nok,mok->nm"}[output]
+            g = a[p.leaf].g
+            found[p.leaf] = jnp.einsum(spec, g * jnp.asarray(weights[p.leaf], g.dtype), b[p.leaf].g)
+    return found
+
+
+def _of_outputs(a: Factored, b: Factored, output: str):
     spec = {"full": "nobtj,mpbsj->bnotmps", "diag": "nobtj,mobsj->bontms", "sum": "nobtj,mobsj->bntms"}[output]
-    outputs = jnp.einsum(spec, a.g, b.g)
-    if part.rows:
-        inputs = (a.h[:, :, None, None] == b.h[None, None]) & (a.h >= 0)[:, :, None, None]
-        inputs = inputs[None].astype(outputs.dtype)
-    else:
-        inputs = jnp.einsum("nbti,mbsi->bntms", a.h, b.h)
-    inputs = inputs * jnp.asarray(weight, inputs.dtype)
+    return jnp.einsum(spec, a.g, b.g)
+
+
+def _of_inputs(part: Part, a: Factored, b: Factored, dtype):
+    """(groups, N, positions, M, positions)"""
+    if not part.rows:
+        return jnp.einsum("nbti,mbsi->bntms", a.h, b.h)
+    same = (a.h[:, :, None, None] == b.h[None, None]) & (a.h >= 0)[:, :, None, None]
+    return same[None].astype(dtype)
+
+
+def _reduced(outputs, inputs, output: str):
     if output == "full":
-        return (outputs * inputs[:, :, None, :, :, None, :]).sum((0, 3, 6))
+        return (outputs if inputs is None else outputs * inputs[:, :, None, :, :, None, :]).sum((0, 3, 6))
     if output == "diag":
-        return (outputs * inputs[:, None]).sum((0, 3, 5))
-    return (outputs * inputs).sum((0, 2, 4))
+        return (outputs if inputs is None else outputs * inputs[:, None]).sum((0, 3, 5))
+    return (outputs if inputs is None else outputs * inputs).sum((0, 2, 4))

@@ -71,8 +71,8 @@ class EmpiricalKernel:
 
     def _planned(self, x1, x2, n: int) -> Plan:
         one, two = (signature(jax.tree.map(lambda a: a[0], x)) for x in (x1, x2))
-        chosen = tuple(i for i, w in enumerate(self._weights) if w is not None)
-        double = bool(jax.config.jax_enable_x64)
+        chosen = tuple((i, jnp.ndim(w) == 0) for i, w in enumerate(self._weights) if w is not None)
+        double = jnp.result_type(float) == jnp.float64
         leaves = signature(self._leaves())
         return _planned(self._design, leaves, tuple(names_of(self._params)), chosen, one, two, n, double)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -48,19 +49,9 @@ class Plan:
     Made by ``kernel.plan(x)``.  method: that chosen; tile: examples at once; bytes: what is held at once, as compiled.
     """
 
-    def __init__(
-        self,
-        design: Design,
-        leaves: Sequence[Any],
-        names: Sequence[str],
-        chosen: Sequence[int],
-        x1,
-        x2,
-        n,
-        is_complex=False,
-    ):
-        """leaves, x1, x2: shapes; chosen: numbers of the parameters that count; n: examples of the larger side."""
-        self.design, self.names, self.chosen = design, names, tuple(chosen)
+    def __init__(self, design: Design, leaves, names, chosen, x1, x2, n: int, is_complex: bool = False):
+        """leaves, x1, x2: shapes; chosen: as in `parts_of`; n: examples of the larger side."""
+        self.design, self.names, self.chosen = design, names, dict(chosen)
         self.is_complex = is_complex
         self._examples = x1, x2
         same = design.f is design.other and x1 == x2
@@ -73,33 +64,28 @@ class Plan:
             )
         uses = [uses_of(c, leaves, jax.tree.leaves(x)) for c, x in zip(self._closed, self._examples, strict=False)]
         if not same or design.gradients != ("plain", "plain"):
-            uses = [{}]  # gradients of two functions have no layers in common, and a sign none at all
+            uses = [({}, {})]  # gradients of two functions have no layers in common, and a sign none at all
         pairs = self.outputs**2 if design.output == "full" else self.outputs
         way = _WAYS[design.method]
-        self.parts = [p for p in parts_of(leaves, uses[0], self.outputs, pairs, way, n) if p.leaf in self.chosen]
-        self._all = parts_of(leaves, uses[0], self.outputs, pairs, way, n)
-        self._pairs, self._n, self._layers = pairs, n, uses[0]
+        self._all = parts_of(leaves, *uses[0], self.chosen, self.outputs, pairs, way, n)
+        self.parts = [p for p in self._all if p.leaf in self.chosen]
+        self._run = _operations(self._closed[0].jaxpr)
+        self._pairs, self._n, self._layers = pairs, n, uses[0][0]
         self._itemsize = np.dtype(self._closed[0].out_avals[0].dtype).itemsize
         self.method = design.method
         if design.method == "auto":
             self.method = "products" if self._cost_of_products() < self.operations else "structured"
-        self.tile, self.bytes = n, 0
-
-    def _run(self) -> int:
-        """Operations to run the network once, in its layers."""
-        return sum(
-            2 * p.sizes.groups * p.sizes.positions * p.sizes.inputs * p.sizes.outputs for p in self._all if p.sizes
-        ) or 2 * sum(p.entries for p in self._all)
+        self.tile, self.bytes, self._compiled = n, 0, self
 
     def _cost_of_products(self) -> float:
-        return self._n**2 * self.outputs * 2 * self._run() + self._n * self.outputs * 3 * self._run()
+        return self._n**2 * self.outputs * 2 * self._run + self._n * self.outputs * 3 * self._run
 
     @property
     def operations(self) -> float:
         """Multiplications and additions for the kernel of all pairs."""
         if self.method == "products":
             return self._cost_of_products()
-        once = sum(p.per_example(self.outputs) for p in self.parts) + (1 + 2 * self.outputs) * self._run()
+        once = sum(p.per_example(self.outputs) for p in self.parts) + (1 + 2 * self.outputs) * self._run
         return self._n * once + self._n**2 * sum(p.per_pair(self.outputs, self._pairs)[0] for p in self.parts)
 
     def _needed(self, tile: int) -> float:
@@ -121,13 +107,15 @@ class Plan:
         while tile > 1 and self._needed(tile) > memory:
             tile = (tile + 1) // 2
         while True:
-            self.tile, self.bytes = tile, self._measured(leaves, weights, tile)
-            if self.bytes <= memory:
-                return self
+            needed = self._measured(leaves, weights, tile)
+            if needed <= memory:
+                found = copy.copy(self)  # a plan serves every budget
+                found.tile, found.bytes = tile, needed
+                return found
             if tile == 1:
                 raise MemoryError(
-                    f"empirical_ntk: one pair of examples takes {self.bytes / 2**20:.0f} MiB with method "
-                    f"{self.method!r}, more than memory = {memory / 2**20:.0f} MiB. Remedy: a larger memory, "
+                    f"empirical_ntk: one pair of examples takes {needed / 2**20:.3g} MiB with method "
+                    f"{self.method!r}, more than memory = {memory / 2**20:.3g} MiB. Remedy: a larger memory, "
                     'method="products", or output="sum" or a function to one number.'
                 )
             tile = (tile + 1) // 2
@@ -143,10 +131,10 @@ class Plan:
         return int(max(max(made) + kept, product))
 
     def _factors(self, side: int):
-        return _compiled_factors(self, 0 if self.design.symmetric else side)
+        return _compiled_factors(self._compiled, 0 if self.design.symmetric else side)
 
     def _product(self):
-        return _compiled_product(self)
+        return _compiled_product(self._compiled)
 
     def factors(self, leaves, x, side: int = 0):
         """What is held of a batch x of examples."""
@@ -161,13 +149,34 @@ class Plan:
         first += f"{self.operations:.3g} operations for {self._n} x {self._n} examples"
         lines = [first, f"{'parameter':<28}{'entries':>10}  held as"]
         for p in self.parts:
-            how = {"Gram": "factors", "gradient": "gradient, made of factors", "direct": "gradient"}[p.way]
+            how = {
+                "Gram": "factors",
+                "gradient": "gradient, made of factors",
+                "direct": "gradient",
+                "shared": "its layer's factors",
+            }[p.way]
             if self.method == "products":
                 how = "nothing: products with vectors"
-            if p.sizes and p.way == "Gram":
+            if p.way == "Gram":
                 how += f" ({p.sizes.positions} positions: {p.sizes.inputs} in, {p.sizes.outputs} out)"
             lines.append(f"{self.names[p.leaf]:<28}{p.entries:>10}  {how}")
         return "\n".join(lines)
+
+
+def _operations(jaxpr) -> int:
+    """Multiplications and additions of matrix products and convolutions in a program, run once."""
+    total = 0
+    for eqn in jaxpr.eqns:
+        inner = [getattr(v, "jaxpr", v) for v in eqn.params.values() if hasattr(getattr(v, "jaxpr", v), "eqns")]
+        total += eqn.params.get("length", 1) * sum(map(_operations, inner)) + math.prod(eqn.outvars[0].aval.shape)
+        if eqn.primitive.name == "dot_general":
+            (contract, _), _ = eqn.params["dimension_numbers"]
+            shape = eqn.invars[0].aval.shape
+            total += 2 * math.prod(eqn.outvars[0].aval.shape) * math.prod(shape[i] for i in contract)
+        elif eqn.primitive.name == "conv_general_dilated":
+            of_output = eqn.invars[1].aval.shape[eqn.params["dimension_numbers"].rhs_spec[0]]
+            total += 2 * math.prod(eqn.outvars[0].aval.shape) * math.prod(eqn.invars[1].aval.shape) // of_output
+    return total
 
 
 def _program(f, leaves, x):
@@ -188,7 +197,7 @@ def _compiled_factors(plan: Plan, side: int):
 
     def one(leaves, x):
         found = factors_of(closed, plan._all, leaves, jax.tree.leaves(x), plan.outputs if side == 0 else _count(closed))
-        found = {i: found[i] for i in plan.chosen}
+        found = {i: found[i] for i in found if i in plan.chosen}
         return {i: a._replace(g=jnp.sign(a.g)) for i, a in found.items()} if sign else found
 
     @jax.jit
@@ -213,11 +222,10 @@ def _compiled_product(plan: Plan):
             if plan.method == "products":
                 found = products(plan.design.f, plan.design.other, leaves, weights, a, b, plan.design.output)
                 return {"all": found}
-            parts = {
-                plan.names[p.leaf]: contracted(p, a[p.leaf], b[p.leaf], plan.design.output, weights[p.leaf])
-                for p in plan.parts
-            }
-            return parts if plan.design.by_parameter else {"all": functools.reduce(jnp.add, parts.values())}
+            found = contracted(plan.parts, (a, b), weights, plan.design.output)
+            if plan.design.by_parameter:
+                return {plan.names[leaf]: value for leaf, value in sorted(found.items())}
+            return {"all": functools.reduce(jnp.add, found.values())}
 
     return product
 

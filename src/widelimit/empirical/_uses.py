@@ -20,13 +20,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.core import Tracer
 from jax.extend import core as jex_core
 
-__all__ = ["Layer", "Layout", "View", "run", "uses_of"]
+__all__ = ["Layer", "Layout", "Shared", "Shift", "View", "outputs", "uses_of"]
 
 # A program inside the equation is run as part of this one.
 _INLINED = {"jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint"}
-_VIEWS = {"reshape", "transpose", "squeeze", "rev", "copy", "copy_p"}
+_MOVES = {"reshape", "transpose", "squeeze", "rev", "slice", "broadcast_in_dim"}
+_KEEPS = {"copy", "copy_p", "convert_element_type"}
 
 
 class Layout(NamedTuple):
@@ -41,12 +43,17 @@ class Layout(NamedTuple):
 
 
 class View(NamedTuple):
-    """Parameter number `leaf`, reshaped by `chain` and times `scale`."""
+    """Parameter number `leaf`, reshaped by `chain` (the same as equations: `steps`) and times `scale`.
+
+    spread: whether its entries are there several times, as those of a bias at each position.
+    """
 
     leaf: int
-    chain: tuple
-    scale: float
     array: Any
+    chain: tuple = ()
+    scale: float = 1.0
+    steps: tuple = ()
+    spread: bool = False
 
 
 class Layer(NamedTuple):
@@ -61,49 +68,112 @@ class Layer(NamedTuple):
     output: Any  # before the tap: for its shape
 
 
+class Output(NamedTuple):
+    """What a layer gives, reshaped by the equations `steps` and times `scale`."""
+
+    layer: Layer
+    array: Any
+    scale: float = 1.0
+    steps: tuple = ()
+
+
+class Shift(NamedTuple):
+    """A parameter added to what a layer gives, one entry for each of its outputs and the same at all positions.
+
+    ratio: of the gradient by the shift to the gradient by what the layer gives.
+    """
+
+    layer: Layer
+    ratio: float
+
+
+class Shared(NamedTuple):
+    """A bias whose gradient is that of layer `of` without what goes in, times `ratio`."""
+
+    of: int
+    ratio: float
+
+
 def run(closed: jex_core.ClosedJaxpr, arguments: Sequence[Any], use: Callable[[View, Layer], Any]) -> list:
     """Outputs of a program whose arguments are arrays or views.
 
-    use: called with each `Layer`, returns its output; ``None`` as layer: the view is used in another way.
+    use: called with each `Layer`, returns its output; with a `Shift`; or with None where a view is used in another way.
     """
     jaxpr = closed.jaxpr
     env: dict[Any, Any] = dict(zip(jaxpr.constvars, closed.consts, strict=True))
     env.update(zip(jaxpr.invars, arguments, strict=True))
     for eqn in jaxpr.eqns:
         values = [v.val if isinstance(v, jex_core.Literal) else env[v] for v in eqn.invars]
-        env.update(zip(eqn.outvars, _equation(eqn, values, use), strict=True))
+        env.update(zip(eqn.outvars, _equation(jaxpr, eqn, values, use), strict=True))
     return [v.val if isinstance(v, jex_core.Literal) else env[v] for v in jaxpr.outvars]
 
 
-def _equation(eqn, values, use) -> list:
+def outputs(closed: jex_core.ClosedJaxpr, arguments: Sequence[Any], use: Callable[[View, Any], Any]) -> list:
+    """`run`, with arrays for what layers give and views used otherwise."""
+    found = run(closed, arguments, use)
+    for out in found:
+        if isinstance(out, View):
+            use(out, None)
+    return [out.array if isinstance(out, View | Output) else out for out in found]
+
+
+def _equation(jaxpr, eqn, values, use) -> list:
     name = eqn.primitive.name
-    if not any(isinstance(v, View) for v in values):
-        return _applied(eqn, values)
+    if not any(isinstance(v, View | Output) for v in values):
+        return _applied(jaxpr, eqn, values)
     if name in _INLINED:
         inner = eqn.params["jaxpr"]
         inner = inner if isinstance(inner, jex_core.ClosedJaxpr) else jex_core.ClosedJaxpr(inner, ())
         return run(inner, values, use)
-    view = _viewed(eqn, name, values)
-    if view is not None:
-        return [view]
-    plain = [v.array if isinstance(v, View) else v for v in values]
+    moved = _viewed(eqn, name, values)
+    if moved is not None:
+        return [moved]
+    plain = [v.array if isinstance(v, View | Output) else v for v in values]
     layer = _layer(eqn, name, values, plain)
     if layer is not None:
-        return [use(next(v for v in values if isinstance(v, View)), layer)]
+        return [Output(layer, use(next(v for v in values if isinstance(v, View)), layer))]
+    shift = _shift(name, values)
     for v in values:
         if isinstance(v, View):
-            use(v, None)
-    return _applied(eqn, plain)
+            use(v, shift)
+    return _applied(jaxpr, eqn, plain)
 
 
-def _applied(eqn, values) -> list:
+def _shift(name, values) -> Shift | None:
+    """A bias: a view added to what a layer gives."""
+    if name != "add" or {type(v) for v in values} != {View, Output}:
+        return None
+    view, output = sorted(values, key=lambda v: isinstance(v, Output))
+    with jax.ensure_compile_time_eval():
+        added, at = (_entries(v.steps, v.array) for v in (view, output))
+        entries = np.empty(at.size, int)
+        entries[at.ravel()] = np.broadcast_to(added, at.shape).ravel()
+        groups = np.asarray(output.layer.split(jnp.asarray(entries.reshape(output.layer.output.shape))))
+    same = (groups == groups[:, :1]).all() and len(np.unique(groups[:, 0])) == groups[:, 0].size
+    return Shift(output.layer, view.scale / output.scale) if same and output.scale else None
+
+
+def _entries(steps: tuple, array) -> np.ndarray:
+    """Which entry of what the steps began with is where in what they gave."""
+    shape = steps[0] if steps else array.shape
+    entries = jnp.arange(math.prod(shape)).reshape(shape)
+    for primitive, params in steps[1:]:
+        entries = primitive.bind(entries, **params)
+    return np.asarray(entries)
+
+
+def _applied(jaxpr, eqn, values) -> list:
     """The equation by itself; one with functions inside as a program of one equation, which keeps their rules."""
     if not _holds_programs(eqn.params):
-        out = eqn.primitive.bind(*values, **eqn.params)
-        return list(out) if eqn.primitive.multiple_results else [out]
+        return _bound(eqn, values)
     given = {v: a for v, a in zip(eqn.invars, values, strict=True) if not isinstance(v, jex_core.Literal)}
-    alone = jex_core.Jaxpr([], list(given), eqn.outvars, [eqn], eqn.effects)
+    alone = jaxpr.replace(constvars=[], invars=list(given), outvars=eqn.outvars, eqns=[eqn])
     return list(jex_core.jaxpr_as_fun(jex_core.ClosedJaxpr(alone, []))(*given.values()))
+
+
+def _bound(eqn, values) -> list:
+    out = eqn.primitive.bind(*values, **eqn.params)
+    return list(out) if eqn.primitive.multiple_results else [out]
 
 
 def _holds_programs(params) -> bool:
@@ -111,31 +181,36 @@ def _holds_programs(params) -> bool:
     return any(isinstance(i, jex_core.Jaxpr | jex_core.ClosedJaxpr) for i in items)
 
 
-def _viewed(eqn, name, values) -> View | None:
-    """The view that the equation makes of a view, if it only moves its entries or scales all of them."""
+def _viewed(eqn, name, values) -> View | Output | None:
+    """A view of which the equation moves or repeats entries, or a view or output that it multiplies by a number."""
     first = values[0]
-    if len(values) == 1 and isinstance(first, View):
-        aval = eqn.outvars[0].aval
-        same_size = math.prod(aval.shape) == math.prod(jnp.shape(first.array))
-        floating = name == "convert_element_type" and jnp.issubdtype(aval.dtype, jnp.floating)
-        if name in _VIEWS or floating or (name == "broadcast_in_dim" and same_size):
-            array = eqn.primitive.bind(first.array, **eqn.params)
-            step = () if name in ("copy", "copy_p") or floating else ((name, _described(eqn.params), jnp.shape(array)),)
-            return View(first.leaf, first.chain + step, first.scale, array)
-        if name == "neg":
-            return View(first.leaf, first.chain, -first.scale, -first.array)
+    aval = eqn.outvars[0].aval
+    if name in _KEEPS and (name != "convert_element_type" or jnp.issubdtype(aval.dtype, jnp.floating)):
+        return first._replace(array=eqn.primitive.bind(first.array, **eqn.params))
+    if name in _MOVES:
+        array = eqn.primitive.bind(first.array, **eqn.params)
+        whole = array.size == first.array.size
+        steps = (*(first.steps or (jnp.shape(first.array),)), (eqn.primitive, eqn.params))
+        if isinstance(first, Output):
+            return first._replace(array=array, steps=steps) if whole else None
+        if whole or name == "broadcast_in_dim":
+            chain = (*first.chain, (name, _described(eqn.params), jnp.shape(array)))
+            return first._replace(array=array, chain=chain, steps=steps, spread=first.spread or not whole)
+    if name == "neg":
+        return first._replace(array=-first.array, scale=-first.scale)
     if name in ("mul", "div") and len(values) == 2:
-        view, other = (values[0], values[1]) if isinstance(first, View) else (values[1], first)
+        held, other = (values[0], values[1]) if isinstance(first, View | Output) else (values[1], first)
         number = _number(other)
-        if isinstance(view, View) and number is not None and not (name == "div" and view is values[1]):
+        if number is not None and not (name == "div" and held is values[1]):
             scale = number if name == "mul" else 1 / number
-            return View(view.leaf, view.chain, view.scale * scale, view.array * jnp.asarray(scale, view.array.dtype))
+            array = held.array * jnp.asarray(scale, held.array.dtype)
+            return held._replace(array=array, scale=held.scale * scale)
     return None
 
 
 def _number(value) -> float | None:
     """A number known now."""
-    if isinstance(value, View | jax.core.Tracer) or np.size(value) != 1 or np.ndim(value) > 0:
+    if isinstance(value, View | Output | Tracer) or np.size(value) != 1 or np.ndim(value) > 0:
         return None
     return float(value)
 
@@ -145,7 +220,8 @@ def _described(params) -> str:
 
 
 def _layer(eqn, name, values, plain) -> Layer | None:
-    if sum(isinstance(v, View) for v in values) != 1:
+    views = [v for v in values if isinstance(v, View)]
+    if len(views) != 1 or views[0].spread:
         return None
     if name == "dot_general":
         return _dense(eqn, values, plain)
@@ -179,7 +255,7 @@ def _dense(eqn, values, plain) -> Layer:
 
     details = (tuple(sorted(contract[side])), tuple(sorted(batch[side])))
     rows = jnp.transpose(h, [*shared, *free, *inner]).reshape(sizes)
-    return Layer(view.leaf, Layout("dense", view.chain, details), rows, split, _applied(eqn, plain)[0])
+    return Layer(view.leaf, Layout("dense", view.chain, details), rows, split, _bound(eqn, plain)[0])
 
 
 def _convolution(eqn, values, plain) -> Layer | None:
@@ -200,7 +276,7 @@ def _convolution(eqn, values, plain) -> Layer | None:
         return jnp.swapaxes(a, 1, 2)
 
     layout = Layout("conv", view.chain, (dims.rhs_spec, groups, tuple(window)))
-    return Layer(view.leaf, layout, grouped(patches), grouped, _applied(eqn, plain)[0])
+    return Layer(view.leaf, layout, grouped(patches), grouped, _bound(eqn, plain)[0])
 
 
 def _rows(eqn, values, plain) -> Layer | None:
@@ -223,34 +299,47 @@ def _rows(eqn, values, plain) -> Layer | None:
         axes = [i for i in range(g.ndim) if i not in offsets]
         return jnp.transpose(g, [*axes, *offsets]).reshape(1, rows.shape[0], -1)
 
-    return Layer(view.leaf, Layout("rows", view.chain, (table.shape,)), rows, split, _applied(eqn, plain)[0])
+    return Layer(view.leaf, Layout("rows", view.chain, (table.shape,)), rows, split, _bound(eqn, plain)[0])
 
 
-def uses_of(closed: jex_core.ClosedJaxpr, leaves: Sequence[Any], x: Sequence[Any]) -> dict[int, list[Layer]]:
-    """For each parameter that is only used in layers of one layout: these, with shapes for arrays."""
+def uses_of(closed, leaves: Sequence[Any], x: Sequence[Any]) -> tuple[dict[int, list[Layer]], dict[int, Shared]]:
+    """For each parameter that is only used in layers of one layout: these, with shapes for arrays; and the biases."""
     found: dict[int, list[Layer]] = {}
-    direct: set[int] = set()
+    shifts: dict[int, list[tuple[int, int, float]]] = {}
+    other: set[int] = set()
 
-    def use(view, layer):
-        if layer is None:
-            direct.add(view.leaf)
+    def use(view, what):
+        if what is None:
+            other.add(view.leaf)
             return None
-        found.setdefault(view.leaf, []).append(layer)
-        return layer.output
+        if isinstance(what, Shift):
+            leaf = what.layer.leaf
+            number = next(i for i, layer in enumerate(found[leaf]) if layer is what.layer)
+            shifts.setdefault(view.leaf, []).append((leaf, number, what.ratio / scales[leaf][number]))
+            return None
+        found.setdefault(view.leaf, []).append(what)
+        scales.setdefault(view.leaf, []).append(view.scale)
+        return what.output
+
+    scales: dict[int, list[float]] = {}
 
     def traced(leaves, x):
-        found.clear()
-        outs = run(closed, [*(View(i, (), 1.0, a) for i, a in enumerate(leaves)), *x], use)
-        for out in outs:
-            if isinstance(out, View):
-                direct.add(out.leaf)
+        for known in (found, shifts, scales):
+            known.clear()
+        outputs(closed, [*(View(i, a) for i, a in enumerate(leaves)), *x], use)
         hs = {leaf: [layer.h for layer in layers] for leaf, layers in found.items()}
         return hs, {leaf: [layer.output for layer in layers] for leaf, layers in found.items()}
 
-    hs, outputs = jax.eval_shape(traced, leaves, x)
+    hs, outs = jax.eval_shape(traced, leaves, x)
     kept = {}
     for leaf, layers in found.items():
-        if leaf not in direct and all(layer.layout == layers[0].layout for layer in layers):
-            shapes = zip(layers, hs[leaf], outputs[leaf], strict=True)
+        if leaf not in other and leaf not in shifts and all(layer.layout == layers[0].layout for layer in layers):
+            shapes = zip(layers, hs[leaf], outs[leaf], strict=True)
             kept[leaf] = [layer._replace(h=h, output=out) for layer, h, out in shapes]
-    return kept
+    shared = {}
+    for leaf, rows in shifts.items():
+        of = rows[0][0]
+        whole = [(of, i, rows[0][2]) for i in range(len(kept.get(of, [])))]  # beside every use of that one
+        if leaf not in other and leaf not in found and rows == whole:
+            shared[leaf] = Shared(of, rows[0][2])
+    return kept, shared

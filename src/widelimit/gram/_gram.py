@@ -268,8 +268,8 @@ def _tiled(k, x1, x2, batch_size, memory, report):
 
 
 def _transposed(part):
-    """``k(x', x) = k(x, x')^T``: kernels with several outputs are matrices (O, O) for each pair."""
-    part = np.swapaxes(part, 0, 1)
+    """``k(x', x) = k(x, x')^H``: kernels with several outputs are matrices (O, O) for each pair."""
+    part = np.swapaxes(part, 0, 1).conj()
     return np.swapaxes(part, -1, -2) if part.ndim == 4 else part
 
 
