@@ -56,7 +56,7 @@ def line(r: dict[str, Any]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", default="", help="rows whose name or framework holds this text; nothing is written")
+    parser.add_argument("--only", default=[""], nargs="+", help="rows with one of these in name or framework; no page")
     parser.add_argument(
         "--widths", type=int, nargs="+", default=[64, 128, 256], help="widths, times a row's own factor"
     )
@@ -64,7 +64,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=1, help="rows at once, a process each")
     parser.add_argument("--json", type=pathlib.Path, help="also write every figure to this file")
     options = parser.parse_args()
-    chosen = [i for i, r in enumerate(rows()) if options.only in f"{r.name} {r.framework}"]
+    chosen = [i for i, r in enumerate(rows()) if any(t in f"{r.name} {r.framework}" for t in options.only)]
     found: dict[int, dict] = {}
 
     def keep(i: int, result: dict[str, Any]) -> None:
@@ -73,7 +73,7 @@ def main() -> int:
         results = [found[i] for i in sorted(found)]
         if options.json:
             options.json.write_text(json.dumps(results, indent=1))
-        if not options.only and options.seeds > 8:  # after each row: none is lost
+        if options.only == [""]:  # after each row: none is lost
             PAGE.write_text(page(results, options.seeds))
 
     if options.jobs == 1:

@@ -52,6 +52,7 @@ _NONLINEAR = [
     "round",
     "is_finite",
     "square",
+    "one_minus_square",
     "integer_pow",
     "pow",
     "max",
