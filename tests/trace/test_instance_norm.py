@@ -63,5 +63,5 @@ def test_finite_networks():
 
 def test_too_many_positions_are_refused():
     x = np.ones((1, 100, 4))
-    with pytest.raises(wl.UnknownLimitError, match=r"more than 96 enter.*LayerNorm or GroupNorm"):
+    with pytest.raises(wl.UnknownLimitError, match=r"more than 96 enter.*LayerNorm, GroupNorm"):
         wl.limit(_network, lambda n: {**_prior(n), "r": wl.normal((1, 100, n))}).nngp(x, x)
