@@ -18,7 +18,7 @@ def as_example(x: Any) -> Any:
     """
     if isinstance(x, dict):
         return {k: as_example(v) for k, v in x.items()}
-    if isinstance(x, tuple) and any(jnp.ndim(e) or isinstance(e, tuple | dict) for e in x if not isinstance(e, list)):
+    if isinstance(x, tuple) and any(isinstance(e, tuple | dict) or jnp.ndim(e) for e in x if not isinstance(e, list)):
         return tuple(as_example(e) for e in x)
     return x if isinstance(x, jax.Array | np.ndarray) else np.asarray(x)
 

@@ -171,10 +171,88 @@ def test_one_parameter_with_two_axes_of_heads_is_refused():
         wl.limit(network, prior, lr="ntk").nngp(*X)
 
 
+def _joined_prior(n):
+    matrix = wl.normal((D, n * n), D**-0.5)
+    return {
+        "Q": matrix, "K": matrix, "V": matrix, "QKV": wl.normal((D, 3 * n * n), D**-0.5), "c": wl.normal((n * n,), 0.5),
+        "O": wl.normal((n * n, n), 1 / n), "w": wl.normal((n,), n**-0.5),
+    }  # fmt: skip
+
+
+def _joined(p, x, mechanism, way="matrices", after=_identity):
+    """Heads as most codes write them: of one matrix each, or of one for all, joined for the output."""
+    n = p["w"].shape[0]
+    if way == "one matrix":
+        q, k, v = jnp.moveaxis((x @ p["QKV"]).reshape(T, 3, n, n), 1, 0)
+    elif way == "parameters reshaped":
+        q, k, v = (jnp.einsum("pc,chd->phd", x, p[name].reshape(D, n, n)) for name in "QKV")
+    else:
+        q, k, v = ((x @ p[name]).reshape(T, n, n) for name in "QKV")
+    a = mechanism(jnp.einsum("phd,qhd->hpq", q, k) / n**0.5)
+    y = jnp.einsum("hpq,qhd->hpd", a, v).transpose(1, 0, 2)
+    y = after(y.reshape(T, n * n) + p["c"] if after is not _identity else y.reshape(T, n * n))
+    return (y @ p["O"]).mean(0) @ p["w"]
+
+
+def _joined_limit(mechanism, prior=_joined_prior, **options):
+    return wl.limit(functools.partial(_joined, mechanism=mechanism, **options), prior, lr="ntk")
+
+
+@pytest.mark.parametrize("way", ["matrices", "one matrix", "parameters reshaped"])
+def test_heads_joined_by_reshape(way):
+    k = _joined_limit(jax.nn.relu, way=way).kernels(*X)
+    np.testing.assert_allclose(np.array(k), np.array(_limit(jax.nn.relu).kernels(*X)), rtol=1e-12)
+
+
+def test_a_function_of_joined_heads():
+    def apart(p, x):
+        q, k, v = (jnp.einsum("pc,hcd->hpd", x, p[name]) for name in "QKV")
+        a = jnp.einsum("hpd,hqd->hpq", q, k) / q.shape[-1] ** 0.5
+        y = jax.nn.relu(jnp.einsum("hpq,hqd->hpd", a, v) + p["b"])
+        return jnp.einsum("hpd,hdc->pc", y, p["O"]).mean(0) @ p["w"]
+
+    k = _joined_limit(_identity, after=jax.nn.relu).kernels(*X)
+    np.testing.assert_allclose(np.array(k), np.array(wl.limit(apart, _prior, lr="ntk").kernels(*X)), rtol=1e-12)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("after", [_identity, jax.nn.relu], ids=["linear", "relu"])
+def test_finite_networks_with_joined_heads(after):
+    limit = _joined_limit(jax.nn.relu, way="one matrix", after=after)
+    check = limit.check(X, key=jax.random.key(1), widths=(32,), seeds=48)
+    assert check.rows[0].nngp_z < 4 and check.rows[0].ntk_z < 4, str(check)
+
+
+def test_joined_heads_need_the_root_of_both():
+    def prior(n):
+        return {**_joined_prior(n), "O": wl.normal((n * n, n), n**-0.5)}
+
+    with pytest.raises(wl.UnknownLimitError, match=r"grows with the width"):
+        _joined_limit(jax.nn.relu, prior).nngp(*X)
+
+
+def test_some_of_the_heads_are_refused():
+    def network(p, x):
+        y = (x @ p["V"]).reshape(T, *2 * p["w"].shape)
+        return (y[:, : p["w"].shape[0] // 2].reshape(T, -1) @ p["O"]).mean(0) @ p["w"]
+
+    with pytest.raises(wl.UnknownLimitError, match="some of infinitely many heads"):
+        wl.limit(network, lambda n: {**_joined_prior(n), "O": wl.normal((n * n // 2, n), 1 / n)}).nngp(*X)
+
+
 def test_positions_and_heads_put_together_are_refused():
     def network(p, x):
-        v = jnp.einsum("pc,hcd->phd", x, p["V"])
-        return jnp.sum(v.reshape(T, -1), 0) @ p["w"]
+        return (x @ p["V"]).reshape(T, *2 * p["w"].shape).reshape(-1) @ p["O"] @ p["w"]
 
-    with pytest.raises(wl.UnknownLimitError, match="two wide axes"):
-        wl.limit(network, lambda n: {**_prior(n), "w": wl.normal((n * n,), 1 / n)}, lr="ntk").nngp(*X)
+    with pytest.raises(wl.UnknownLimitError, match="positions are merged with heads and their channels"):
+        wl.limit(network, lambda n: {**_joined_prior(n), "O": wl.normal((T * n * n, n), 1 / n)}, lr="ntk").nngp(*X)
+
+
+@pytest.mark.parametrize("joined", [True, False])
+def test_heads_as_an_output_are_refused(joined):
+    def network(p, x):
+        y = (x @ p["V"]).reshape(T, *2 * p["w"].shape)
+        return y.reshape(T, p["w"].size ** 2) if joined else y
+
+    with pytest.raises(wl.UnknownLimitError, match="the output has an axis of infinitely many heads"):
+        wl.limit(network, _joined_prior).nngp(*X)

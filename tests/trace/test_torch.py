@@ -43,6 +43,14 @@ def grouped(n, outputs=1):
     return nn.Sequential(nn.Linear(5, n), nn.GroupNorm(2, n), nn.ReLU(), nn.Linear(n, outputs, bias=False))
 
 
+def instance(n, outputs=1):
+    """Normalised where the weights' law does not matter: in a first layer it would."""
+    return nn.Sequential(
+        nn.Conv2d(3, n, 3, stride=2), nn.ReLU(), nn.Conv2d(n, n, 1, bias=False), nn.InstanceNorm2d(n, affine=True),
+        nn.ReLU(), nn.Flatten(), nn.Linear(4 * n, outputs, bias=False),
+    )  # fmt: skip
+
+
 class Residual(nn.Module):
     def __init__(self, n, outputs=1):
         super().__init__()
@@ -88,6 +96,7 @@ NETWORKS = {
     "cnn": (cnn, IMAGES, 256),
     "flattened": (flattened, IMAGES, 128),
     "grouped": (grouped, VECTORS, 512),
+    "instance": (instance, IMAGES, 256),
     "residual": (Residual, VECTORS, 256),
     "attention": (Attention, SEQUENCES, 256),
 }
@@ -278,6 +287,10 @@ REFUSED = {
     "maximum over windows": (
         lambda n: nn.Sequential(nn.Conv2d(3, n, 3), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(4 * n, 1)), IMAGES,
         r"module `1` \(MaxPool2d\), aten\.max_pool2d.*limit\.finite",
+    ),
+    "a norm over too many positions": (
+        lambda n: nn.Sequential(nn.Conv1d(3, n, 1), nn.InstanceNorm1d(n), nn.Flatten(), nn.Linear(100 * n, 1)),
+        np.ones((2, 3, 100)), r"InstanceNorm1d.*more than 96 enter.*GroupNorm\(1\)",
     ),
     "logits over the root of the width": (
         lambda n: Attention(n, 1, 0.5), SEQUENCES, "divide the inner product by the width",

@@ -1,7 +1,7 @@
 """Small modules with `init` and `apply` only; the limits of networks made of them are derived like anyone's."""
 
 from widelimit.nn._attention import CrossAttention, PositionalEmbedding, SelfAttention
-from widelimit.nn._combinators import Concat, Identity, Product, Residual, Sequential, Sum
+from widelimit.nn._combinators import Concat, Fork, Identity, Parallel, Part, Product, Residual, Sequential, Sum
 from widelimit.nn._convolution import Conv, ConvLocal, ConvTranspose
 from widelimit.nn._dense import Dense
 from widelimit.nn._elementwise import (
@@ -44,11 +44,10 @@ from widelimit.nn._regularisation import Dropout
 
 __all__ = [
     "ABRelu", "Abs", "Aggregate", "AvgPool", "BatchNorm", "Concat", "Conv", "ConvLocal", "ConvTranspose", "Cos", "Crop",
-    "CrossAttention", "Dense", "Dropout", "Elementwise", "Elu", "Embedding", "Erf", "Exp", "Flatten", "Gabor",
+    "CrossAttention", "Dense", "Dropout", "Elementwise", "Elu", "Embedding", "Erf", "Exp", "Flatten", "Fork", "Gabor",
     "Gaussian", "Gelu", "GlobalAvgPool", "GlobalSumPool", "GLU", "Graph", "GroupNorm", "GRU", "Hermite", "Identity",
-    "ImageResize",
-    "LayerNorm", "LeakyRelu", "LinearMap", "Masked", "Module", "Monomial", "Polynomial", "PositionalEmbedding",
-    "Product", "Rbf", "RectifiedMonomial", "Relu", "Residual", "RMSNorm", "RNN", "SelfAttention", "Selu",
-    "Sequential", "Sigmoid", "Sign", "Silu", "Sin", "Softplus", "Step", "Sum", "SumPool", "SwiGLU", "Tanh", "cnn",
-    "gcn", "mlp", "myrtle", "transformer", "wide_resnet",
+    "ImageResize", "LayerNorm", "LeakyRelu", "LinearMap", "Masked", "Module", "Monomial", "Parallel", "Part",
+    "Polynomial", "PositionalEmbedding", "Product", "Rbf", "RectifiedMonomial", "Relu", "Residual", "RMSNorm", "RNN",
+    "SelfAttention", "Selu", "Sequential", "Sigmoid", "Sign", "Silu", "Sin", "Softplus", "Step", "Sum", "SumPool",
+    "SwiGLU", "Tanh", "cnn", "gcn", "mlp", "myrtle", "transformer", "wide_resnet",
 ]  # fmt: skip

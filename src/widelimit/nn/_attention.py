@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from widelimit.nn._context import mask_of, values_of, with_values
+from widelimit.nn._context import Context, apply_layer, init_layer, mask_of, output_shape, values_of, with_values
 from widelimit.nn._module import Module, checked_number
 
 __all__ = ["CrossAttention", "PositionalEmbedding", "SelfAttention"]
@@ -89,12 +89,13 @@ def _check_attention(layer: SelfAttention | CrossAttention) -> None:
         raise ValueError(f"{name}: mechanism must be one of {', '.join(_MECHANISMS)}, not {layer.mechanism!r}.")
 
 
-def _parameters(layer: SelfAttention | CrossAttention, keys, seen: int, C: int) -> dict:
-    """Matrices of the heads; seen: channels that queries and keys see."""
+def _parameters(layer: SelfAttention | CrossAttention, keys, channels: tuple[int, int, int]) -> dict:
+    """Matrices of the heads; channels: those that queries, keys and values see."""
+    queries, seen, C = channels
     shapes = {"K": (seen, layer.width), "V": (C, layer.width), "O": (layer.width, layer.width)}
     params = {n: jax.random.normal(k, (layer.heads, *s)) for k, (n, s) in zip(keys, shapes.items(), strict=False)}
     if layer.scaling == "root_width":
-        params["Q"] = jax.random.normal(keys[5], (layer.heads, seen, layer.width))
+        params["Q"] = jax.random.normal(keys[5], (layer.heads, queries, layer.width))
     if layer.b_std is not None:
         params["b"] = jax.random.normal(keys[3], (layer.width,))
     return params
@@ -110,6 +111,15 @@ def _attended(layer: SelfAttention | CrossAttention, params, queries, keys, x, w
     y = jnp.einsum("hpq,hqd->hpd", weights(logits), values)
     z = jnp.einsum("hpd,hdc->pc", y, params["O"]) * (layer.W_out_std / (layer.heads * layer.width) ** 0.5)
     return z if layer.b_std is None else z + layer.b_std * params["b"]
+
+
+def _weights(layer: SelfAttention | CrossAttention, logits, seen):
+    """The mechanism over the keys that are seen; None: all."""
+    if seen is None:
+        return _MECHANISMS[layer.mechanism](logits)
+    if layer.mechanism == "softmax":
+        return jax.nn.softmax(jnp.where(seen, logits, -jnp.inf))
+    return jnp.where(seen, _MECHANISMS[layer.mechanism](logits), 0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,7 +156,8 @@ class SelfAttention(_Attention):
         if len(shape) < 2:
             raise ValueError(f"SelfAttention: the input must be (positions..., C), and its shape is {shape}.")
         keys, C = jax.random.split(key, 6), shape[-1]
-        params = _parameters(self, keys, C if self.positions is None or not self.positions.concat else 2 * C, C)
+        seen = C if self.positions is None or not self.positions.concat else 2 * C
+        params = _parameters(self, keys, (seen, seen, C))
         if self.positions is not None:
             params["positions"] = self.positions.init(keys[4], (math.prod(shape[:-1]), C))
         return params
@@ -160,33 +171,34 @@ class SelfAttention(_Attention):
         positions, C = x.shape[:-1], x.shape[-1]
         x = x.reshape(-1, C)
         seen = x if self.positions is None else self.positions.apply(params["positions"], x)
-        mask = None if mask is None else mask.reshape(-1)
-        z = _attended(self, params, seen, seen, x, lambda logits: self._weights(logits, mask))
+        keys = self._seen(len(x), None if mask is None else mask.reshape(-1))
+        z = _attended(self, params, seen, seen, x, lambda logits: _weights(self, logits, keys))
         return z.reshape(*positions, self.width)
 
-    def _weights(self, logits, mask):
+    def _seen(self, n: int, mask):
+        """Which keys each query sees."""
         if mask is None and not self.causal:
-            return _MECHANISMS[self.mechanism](logits)
-        seen = jnp.tril(jnp.ones(logits.shape[-2:], bool)) if self.causal else jnp.ones(logits.shape[-2:], bool)
-        if mask is not None:  # masked queries see whatever, for finite weights: their rows are set to 0
-            seen = seen & (mask | ~mask[:, None])
-        if self.mechanism == "softmax":
-            return jax.nn.softmax(jnp.where(seen, logits, -jnp.inf))
-        return jnp.where(seen, _MECHANISMS[self.mechanism](logits), 0)
+            return None
+        seen = jnp.tril(jnp.ones((n, n), bool)) if self.causal else jnp.ones((n, n), bool)
+        # masked queries see whatever, for finite weights: their rows are set to 0
+        return seen if mask is None else seen & (mask | ~mask[:, None])
 
 
 @dataclasses.dataclass(frozen=True)
 class CrossAttention(_Attention):
     """Attention to another array: ``z = sum_h A_h (c V_h) O_h + b_std b`` with ``A_h = mechanism(q_h k_h^T / width)``.
 
-    The input is a tuple (x, context) of arrays (positions..., C) and (other positions..., C).  Queries are of x, keys
-    and values of c = context; with an encoder, of ``encoder(x)`` and ``encoder(context)``, with the same parameters
-    (two that share none would have logits of 0 in the limit, but for ``scaling="root_width"``).  The output has the
-    positions of the queries.  The rest is as in `SelfAttention`, which is the case context = x.
+    The input is a tuple (x, context) of arrays (positions..., C) and (other positions..., C), which branches before
+    this layer may have made (`Parallel`).  Queries are of x, keys and values of c = context; with an encoder, of
+    ``encoder(x)`` and ``encoder(context)``, with the same parameters.  Of two that share none, and whose channels have
+    mean 0, the logits are 0 in the limit, but for ``scaling="root_width"``, where the two may have other numbers of
+    channels too.  The output has the positions and the mask of the queries; masked keys get no weight.  The rest is as
+    in `SelfAttention`, which is the case context = x.
     Raises ValueError for an input that is no such tuple, and as `SelfAttention`; TypeError for an encoder that is no
     module.  Source: Vaswani et al. 2017, section 3.2.3; Hron et al. 2020, section 3 (linear scaling).
     """
 
+    takes_context = True
     encoder: Module | None = None
     scaling: str = "width"
 
@@ -198,31 +210,35 @@ class CrossAttention(_Attention):
     def init(self, key, shape):
         keys, shapes, encoder = jax.random.split(key, 6), self._parts(shape), ()
         if self.encoder is not None:
-            encoder = self.encoder.init(keys[4], shapes[0])
-            shapes = [self.encoder.output_shape(encoder, s) for s in shapes]
-        C = self._checked(shapes)
-        return {**_parameters(self, keys, C, C), "encoder": encoder}
+            encoder = init_layer(self.encoder, keys[4], shapes[0])
+            shapes = [output_shape(self.encoder, encoder, s) for s in shapes]
+        queries, C = self._checked([values_of(s) for s in shapes])
+        return {**_parameters(self, keys, (queries, C, C)), "encoder": encoder}
 
     def apply(self, params, x, *, key=None):
-        both = [jnp.asarray(part) for part in self._parts(x)]
+        both = [part if isinstance(part, Context) else jnp.asarray(part) for part in self._parts(x)]
         if self.encoder is not None:
             keys = (None, None) if key is None else jax.random.split(key)
-            both = [self.encoder.apply(params["encoder"], a, key=k) for a, k in zip(both, keys, strict=True)]
-        C = self._checked([part.shape for part in both])
-        queries, context = (part.reshape(-1, C) for part in both)
-        z = _attended(self, params, queries, context, context, _MECHANISMS[self.mechanism])
-        return z.reshape(*both[0].shape[:-1], self.width)
+            both = [apply_layer(self.encoder, params["encoder"], a, k) for a, k in zip(both, keys, strict=True)]
+        x, context = map(values_of, both)
+        mask, channels = mask_of(both[1]), self._checked([x.shape, context.shape])
+        seen = None if mask is None else mask.reshape(-1)
+        queries, context = (part.reshape(-1, C) for part, C in zip((x, context), channels, strict=True))
+        z = _attended(self, params, queries, context, context, lambda logits: _weights(self, logits, seen))
+        return with_values(self, both[0], z.reshape(*x.shape[:-1], self.width))
 
     def _parts(self, x):
-        if not isinstance(x, tuple | list) or len(x) != 2 or any(isinstance(part, int) for part in x):
+        several = isinstance(x, tuple | list) and not isinstance(x, Context)
+        if not several or len(x) != 2 or any(isinstance(part, int) for part in x):
             raise ValueError("CrossAttention: the input must be a tuple (x, context) of two arrays.")
         return x
 
-    def _checked(self, shapes) -> int:
-        """The channels, the same of both."""
-        if any(len(s) < 2 for s in shapes) or shapes[0][-1] != shapes[1][-1]:
+    def _checked(self, shapes) -> tuple[int, int]:
+        """The channels of both, which one matrix for both needs to be the same."""
+        if any(len(s) < 2 for s in shapes) or (self.scaling == "width" and shapes[0][-1] != shapes[1][-1]):
+            same = " with the same C" if self.scaling == "width" else ""
             raise ValueError(
-                f"CrossAttention: x and context must be (positions..., C) with the same C, and their shapes (after the "
-                f"encoder) are {tuple(shapes[0])} and {tuple(shapes[1])}."
+                f"CrossAttention: x and context must be (positions..., C){same}, and their shapes (after the encoder) "
+                f"are {tuple(shapes[0])} and {tuple(shapes[1])}."
             )
-        return shapes[0][-1]
+        return shapes[0][-1], shapes[1][-1]

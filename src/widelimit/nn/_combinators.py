@@ -9,10 +9,10 @@ import operator
 import jax
 import jax.numpy as jnp
 
-from widelimit.nn._context import apply_layer, combined, init_layer, output_shape
-from widelimit.nn._module import Module
+from widelimit.nn._context import Context, apply_layer, combined, init_layer, output_shape
+from widelimit.nn._module import Module, checked_number
 
-__all__ = ["Concat", "Identity", "Product", "Residual", "Sequential", "Sum"]
+__all__ = ["Concat", "Fork", "Identity", "Parallel", "Part", "Product", "Residual", "Sequential", "Sum"]
 
 
 def _checked(name: str, modules: tuple) -> tuple[Module, ...]:
@@ -61,8 +61,17 @@ class Sequential(Module):
     def init(self, key, shape):
         out = []
         for layer, k in zip(self.layers, jax.random.split(key, len(self.layers)), strict=True):
-            params = init_layer(layer, k, shape)
-            shape = output_shape(layer, params, shape)
+            try:
+                params = init_layer(layer, k, shape)
+                after = output_shape(layer, params, shape)
+            except (TypeError, AttributeError) as error:
+                if not _is_tuple(shape):
+                    raise
+                raise ValueError(
+                    f"{type(layer).__name__}: it cannot be applied to a tuple of {len(shape)} parts ({error}). Remedy: "
+                    "one of them, Part(0), or a branch for each, Parallel(...)."
+                ) from error
+            shape = after
             out.append(params)
         return tuple(out)
 
@@ -140,3 +149,68 @@ class Concat(_Branches):
 
     def apply(self, params, x, *, key=None):
         return combined(self, lambda ys: jnp.concatenate(ys, axis=self.axis), self.outputs(params, x, key))
+
+
+class Fork(_Branches):
+    """``(f_1(x), f_2(x), ...)``, a tuple for a layer that takes one; the parameters are a tuple, one entry a branch.
+
+    A decoder's layer that looks at the memory m beside it, ``(x + f(x, m), m)``, is
+    ``Fork(Sum(Part(0), CrossAttention(width)), Part(1))``.
+    Raises TypeError for an argument that is not a module, ValueError for none.
+    """
+
+    def apply(self, params, x, *, key=None):
+        return tuple(self.outputs(params, x, key))
+
+
+class Parallel(_Branches):
+    """``(f_1(x_1), f_2(x_2), ...)`` of a tuple ``(x_1, x_2, ...)``: each branch has a part of its own (an encoder and a
+    decoder); the parameters are a tuple, one entry a branch.
+
+    Raises TypeError for an argument that is not a module, ValueError for none, or for an input that is not a tuple of
+    as many parts as there are branches.
+    """
+
+    def init(self, key, shape):
+        keys, parts = jax.random.split(key, len(self.branches)), self._parts(shape)
+        return tuple(init_layer(b, k, s) for b, k, s in zip(self.branches, keys, parts, strict=True))
+
+    def apply(self, params, x, *, key=None):
+        keys, parts = _split(key, len(self.branches)), self._parts(x)
+        return tuple(
+            apply_layer(b, p, part, k) for b, p, part, k in zip(self.branches, params, parts, keys, strict=True)
+        )
+
+    def _parts(self, x):
+        if not _is_tuple(x) or len(x) != len(self.branches):
+            raise ValueError(f"Parallel: the input must be a tuple of {len(self.branches)} parts, one for each branch.")
+        return x
+
+
+@dataclasses.dataclass(frozen=True)
+class Part(Module):
+    """``x_i`` of a tuple ``(x_0, x_1, ...)``.
+
+    Raises TypeError or ValueError for an index that is no integer of at least 0, ValueError for an input that is not a
+    tuple of more than `index` parts.
+    """
+
+    takes_context = True
+    index: int
+
+    def __post_init__(self) -> None:
+        checked_number("Part", "index", self.index, whole=True, least=0)
+
+    def init(self, key, shape):
+        self.apply((), shape)
+        return ()
+
+    def apply(self, params, x, *, key=None):
+        if not _is_tuple(x) or len(x) <= self.index:
+            raise ValueError(f"Part: the input must be a tuple of more than {self.index} parts.")
+        return x[self.index]
+
+
+def _is_tuple(x) -> bool:
+    """Whether it is several parts, or their shapes."""
+    return isinstance(x, tuple | list) and not isinstance(x, Context) and not any(isinstance(part, int) for part in x)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -52,10 +53,15 @@ class _Entrance(Module):
         object.__setattr__(self, "body", Sequential(*layers))
 
     def init(self, key, shape):
-        return self.body.init(key, entered_shape(type(self).__name__, *self._parts(shape)))
+        return self.body.init(key, self._entered(shape, entered_shape))
 
     def apply(self, params, x, *, key=None):
-        return values_of(self.body.apply(params, entered(type(self).__name__, *self._parts(x)), key=key))
+        out = self.body.apply(params, self._entered(x, entered), key=key)
+        return jax.tree.map(values_of, out, is_leaf=lambda y: isinstance(y, Context))
+
+    def _entered(self, x: Any, enter: Callable) -> Any:
+        """The example, or its shapes, in their context."""
+        return enter(type(self).__name__, *self._parts(x))
 
     def _parts(self, x: Any) -> tuple:
         """Values, adjacency, mask."""
@@ -85,10 +91,22 @@ class Masked(_Entrance):
     is real and 0 where it is padded.  A padded example has exactly the kernel of the example itself: masked positions
     are 0 after every layer (so that convolutions see what they see beyond an edge), and pools, attention and
     normalisation over positions leave them out.
+    An example of several parts, for `Parallel`, is a tuple of such pairs and of arrays without a mask:
+    ``Masked(Parallel(decoder, encoder), CrossAttention(width))`` takes ``((x, mask), (context, context_mask))``.
     Raises ValueError for a mask that does not fit, or a layer that changes the positions (strides, `Flatten`).
     """
 
+    def _entered(self, x, enter):
+        if not isinstance(x, tuple) or not any(map(_is_pair, x)):
+            return super()._entered(x, enter)
+        return tuple(super(Masked, self)._entered(part, enter) if _is_pair(part) else part for part in x)
+
     def _parts(self, x):
         if not isinstance(x, tuple | list) or len(x) != 2 or not all(isinstance(s, _ARRAY) for s in x):
-            raise ValueError("Masked: the input must be a tuple (x, mask).")
+            raise ValueError("Masked: the input must be a tuple (x, mask), or a tuple of such pairs and of arrays.")
         return x[0], None, x[1]
+
+
+def _is_pair(part: Any) -> bool:
+    """Whether it is an array with its mask, or the shapes of these."""
+    return isinstance(part, tuple) and len(part) == 2 and all(isinstance(a, _ARRAY) for a in part)

@@ -228,10 +228,18 @@ def _batch_norm(x, weight, bias, mean, variance, training, momentum=0.1, eps=1e-
     return _scaled(y, _channels(weight, x.ndim), _channels(bias, x.ndim))
 
 
+@aten("instance_norm")
+def _instance_norm(x, weight, bias, mean, variance, own, momentum=0.1, eps=1e-5, fast=True):
+    """Each channel over its own positions, or (own False) by running averages."""
+    if not own:
+        return _batch_norm(x, weight, bias, mean, variance, False, momentum, eps)
+    y = _normalised(x, tuple(range(2, x.ndim)), eps)
+    return _scaled(y, _channels(weight, x.ndim), _channels(bias, x.ndim))
+
+
 def _of_a_batch() -> RefusedOperation:
     return RefusedOperation(
-        "batch normalisation in training mode makes the output depend on the other examples (normalisation of each "
-        "example by itself, as in nn.InstanceNorm2d, looks the same when it is exported).",
+        "batch normalisation in training mode makes the output depend on the other examples.",
         "Remedy: return module.eval() from the builder, which uses the running averages, or write the network in JAX.",
     )
 

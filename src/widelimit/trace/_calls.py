@@ -24,7 +24,7 @@ def inner_program(params):
 
 
 @rule("jit", "pjit", "closed_call", "core_call", "remat", "checkpoint", "custom_jvp_call", "custom_vjp_call",
-      "custom_vjp_call_jaxpr", "custom_lin", structural=True, takes_flat=True)  # fmt: skip
+      "custom_vjp_call_jaxpr", "custom_lin", structural=True, takes_flat=True, takes_heads=True)  # fmt: skip
 def _inline(interpreter, equation, values):
     if equation.params.get("name") == "_bernoulli":
         return _bernoulli(interpreter, equation, values)

@@ -276,7 +276,7 @@ def _stop_gradient(interpreter, equation, values):
 
 _OF_TOO_MANY = (
     f"it is a nonlinear function of a sum over positions (or examples of a batch) of which more than {LARGEST} enter.",
-    f"Remedy: at most {LARGEST} positions, of all examples together, or a dense layer before the nonlinearity.",
+    f"Remedy: at most {LARGEST} positions, of all examples together, LayerNorm, GroupNorm(1) or a dense layer before.",
 )
 
 _OF_A_MASK = (

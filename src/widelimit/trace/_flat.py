@@ -7,7 +7,8 @@ import math
 
 import jax.numpy as jnp
 
-from widelimit.trace._values import Det, Field, Flat, Weight
+from widelimit.trace._heads import each_head
+from widelimit.trace._values import Det, Field, Flat, Heads, Weight
 
 __all__ = ["apart", "merged", "on_parts"]
 
@@ -57,15 +58,18 @@ def on_parts(interpreter, equation, values, function):
     parts = [
         apart(v, j, sizes, wide) if len(s[0]) == rank else v for v, s in zip(values, equation.in_shapes, strict=True)
     ]
-    out = function(interpreter, parted, parts)
-    return Flat(out, j, sizes, sizes2) if isinstance(out, Field) else out
+    if any(isinstance(part, Heads) for part in parts):
+        out = each_head(interpreter, parted, parts, function)
+    else:
+        out = function(interpreter, parted, parts)
+    return Flat(out, j, sizes, sizes2) if isinstance(out, Field | Heads) else out
 
 
-def merged(field: Field, groups: list[list[int]], before) -> Flat:
+def merged(field: Field | Heads, wide: int | None, groups: list[list[int]], before) -> Flat:
     """The field whose array has each group of neighbouring axes merged; one group holds the wide axis and others.
 
     before: shapes of the array at the two widths.
     """
-    j = next(i for i, g in enumerate(groups) if field.wide_axis in g)
+    j = next(i for i, g in enumerate(groups) if wide in g)
     sizes, sizes2 = (tuple(shape[a] for a in groups[j]) for shape in before)
     return Flat(field, j, sizes, sizes2)

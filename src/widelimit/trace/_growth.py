@@ -242,25 +242,39 @@ def _over_width(equation, axes, i) -> bool:
     return any(wide[a] for a in axes)
 
 
+def _channels(equation, axes, i) -> float:
+    """e of the ``width^e`` entries along some axes, read at a width and at half of it: 2 where heads are joined."""
+    total = 0.0
+    for a in axes:
+        sizes = [shape[a] for shape in equation.in_shapes[i]]
+        if sizes[0] != sizes[1]:
+            e = math.log2(max(sizes) / min(sizes)) if min(sizes) else 1.0
+            rounded = round(e * 24) / 24
+            total += rounded if abs(e - rounded) < 1e-6 else 1.0  # beside a fixed number: width + 3
+    return total
+
+
 def _contraction(equation, a: Growth, b: Growth, contract, batch=()) -> Growth:
     if not _over_width(equation, contract, 0):
         return _product(a, b)._replace(kind=_FIELD if a.kind or b.kind else _NUMBER)
+    count = _channels(equation, contract, 0)  # also of heads and their channels, at once
     if _over_width(equation, batch, 0) and _PARAMETER not in (a.kind, b.kind):  # of independent channels, in each head
-        return _marked(equation, _product(a, b, 0.5), 0.5, "an inner product over the channels of each head")
+        out = _product(a, b, count / 2)
+        return _marked(equation, out, count / 2, "an inner product over the channels of each head")
     if _PARAMETER in (a.kind, b.kind):
-        axes = sum(_over_width(equation, [i], 0) for i in contract)  # heads and their channels
-        out = _product(a, b, 0.5 * axes)
-        size = max(out.size, _plus(a.mean, b.size, 1.0), _plus(b.mean, a.size, 1.0))  # type: ignore[type-var]
-        return _marked(equation, out._replace(size=size), 0.5 * axes, "a contraction with a parameter")
-    out = _product(a, b, 1.0)
-    return _marked(equation, out._replace(slope=_NEVER, kind=_NUMBER), 1.0, "an inner product over the width")
+        out = _product(a, b, count / 2)
+        size = max(out.size, _plus(a.mean, b.size, count), _plus(b.mean, a.size, count))  # type: ignore[type-var]
+        return _marked(equation, out._replace(size=size), count / 2, "a contraction with a parameter")
+    out = _product(a, b, count)
+    return _marked(equation, out._replace(slope=_NEVER, kind=_NUMBER), count, "an inner product over the width")
 
 
 def _sum(equation, v: Growth) -> Growth:
     if not _over_width(equation, equation.params["axes"], 0):
         return v._replace(kind=_FIELD if v.kind else _NUMBER)
-    out = Growth(_plus(v.size, 1.0), _NEVER, _NUMBER, v.size_from)
-    return _marked(equation, out, 1.0, "a sum over the width, which tends to the width times a mean,")
+    count = _channels(equation, equation.params["axes"], 0)
+    out = Growth(_plus(v.size, count), _NEVER, _NUMBER, v.size_from)
+    return _marked(equation, out, count, "a sum over the width, which tends to the width times a mean,")
 
 
 def _marked(equation, out: Growth, added: float, what: str) -> Growth:

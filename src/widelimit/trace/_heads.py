@@ -18,7 +18,7 @@ from widelimit.trace._merging import multiply_nodes
 from widelimit.trace._rules import RULES, Equation
 from widelimit.trace._values import Det, Field, Heads, Weight
 
-__all__ = ["channel_by_channel", "each_head", "heads_product", "is_per_head", "transposed"]
+__all__ = ["channel_by_channel", "each_head", "heads_product", "is_per_head", "split_into_heads", "transposed"]
 
 Axis = int | None
 
@@ -42,6 +42,15 @@ def _single(equation, field: Field) -> tuple[Node, int]:
     if len(field.blocks) != 1:
         raise equation.refuse("a field with heads is put together of parts along its width.")
     return field.blocks[0]
+
+
+def split_into_heads(equation, field: Field, axis: int, count: int) -> Heads:
+    """A field whose channels are seen as `count` heads, on a new axis of the array, and the channels of each.
+
+    Channels of one law are alike whichever way they are counted.
+    """
+    node, n = _single(equation, field)
+    return Heads(Field(((node, n // count),), field.wide_axis), axis, count)
 
 
 def _swapped(equation, heads: Heads) -> Heads:

@@ -29,7 +29,7 @@ from widelimit.trace._interpreter import Interpreter
 from widelimit.trace._outputs import over_outputs
 from widelimit.trace._program import Program
 from widelimit.trace._uses import Uses
-from widelimit.trace._values import Det, Field, Flat, Weight, as_field
+from widelimit.trace._values import Det, Field, Flat, Heads, Weight, as_field
 
 __all__ = ["Kernel", "Kernels", "evaluate"]
 
@@ -73,6 +73,8 @@ def _run(program: Program, closed, closed2, covariance, x, log=None, kinds: tupl
         raise UnknownLimitError(f"the network must return one array, and returns {len(outs)}.")
     out = as_field(outs[0]) if isinstance(outs[0], Weight) else outs[0]
     out = out.field if isinstance(out, Flat) else out  # the mean over outputs is the same
+    if isinstance(out, Heads):
+        raise UnknownLimitError("the output has an axis of infinitely many heads. Remedy: contract heads and channels.")
     if isinstance(out, Det):
         raise UnknownLimitError("the output does not depend on any Gaussian parameter, so it has no kernel.")
     return out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,14 +11,20 @@ import numpy as np
 from widelimit._precision import at_once, is_traced
 from widelimit.fields import Axes, Const, Ew, Frozen, Node, Split, Sum, Take, Vec, has_parameters, is_number
 from widelimit.trace._axes import finite_index, permuted, without_axis
-from widelimit.trace._rules import rule
-from widelimit.trace._values import Det, Field, Weight, as_field, shifted
+from widelimit.trace._rules import on_one_head, rule
+from widelimit.trace._values import Det, Field, Heads, Weight, as_field, shifted
 
 __all__ = ["cut", "cut_width", "taken"]
 
 
-@rule("slice")
+@rule("slice", takes_heads=True)
 def _slice(interpreter, equation, values):
+    if isinstance(values[0], Heads):
+        shape, p = equation.in_shapes[0][0], equation.params
+        parts = zip(p["start_indices"], p["limit_indices"], p["strides"] or (1,) * len(shape), strict=True)
+        if any(w and part != (0, n, 1) for w, n, part in zip(equation.wide_in(0), shape, parts, strict=True)):
+            raise equation.refuse("some of infinitely many heads, or of their channels, are taken.")
+        return on_one_head(_slice, equation, values[0], ("start_indices", "limit_indices", "strides"))
     start, limit = equation.params["start_indices"], equation.params["limit_indices"]
     start2, limit2 = equation.params2["start_indices"], equation.params2["limit_indices"]
     strides = equation.params["strides"] or (1,) * len(start)
@@ -65,7 +72,22 @@ def taken(node: Node, axis: int, index: np.ndarray) -> Node:
         return Const(jnp.take(node.array, index, axis=axis))
     if isinstance(node, Ew) and not has_parameters(node.expression):
         return Ew(node.expression, taken(node.leaf, axis, index))
-    return Take(node, axis, index)
+    return _of_what_is_placed(node, axis, index) or Take(node, axis, index)
+
+
+def _of_what_is_placed(node: Node, axis: int, index: np.ndarray) -> Node | None:
+    """What is taken of fields put side by side along the axis (queries beside keys): only of those that are there."""
+    if isinstance(node, Axes) and node.source[axis] is not None:
+        child = _of_what_is_placed(node.child, node.source[axis], index)  # type: ignore[arg-type]
+        shape = (*node.shape[:axis], len(index), *node.shape[axis + 1 :])
+        return None if child is None else Axes(child, node.source, shape)
+    if not isinstance(node, Sum) or np.min(index, initial=0) < 0:
+        return None
+    if not all(isinstance(x, Take) and x.axis == axis and jnp.ndim(c) == 0 for c, x in node.terms):
+        return None
+    places = [(c, x.child, x.index[index]) for c, x in node.terms if isinstance(x, Take)]
+    terms: list[tuple[Any, Node]] = [(c, Take(x, axis, at)) for c, x, at in places if np.any(at >= 0)]
+    return Sum(terms) if 0 < len(terms) < len(node.terms) else None
 
 
 def cut_width(field, start, limit):

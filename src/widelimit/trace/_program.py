@@ -160,11 +160,12 @@ def program_of_module(net, example) -> Program:
                 closed.append(jax.make_jaxpr(lambda k, n=n: n.init(k, shape))(key))
                 tree = jax.eval_shape(lambda n=n: n.init(key, shape))
         except (TypeError, ValueError) as error:
-            raise UnknownLimitError(
-                f"the network cannot be built for an input of shape {shape} at two widths: {error} (A residual or sum "
-                "whose branches have different widths, one of them the input itself, has no limit. Remedy: put a "
-                "Dense layer before it.)"
-            ) from error
+            remedy = (
+                " (A residual or sum whose branches have different widths, one of them the input itself, has no limit. "
+                "Remedy: put a Dense layer before it.)"
+            )
+            message = f"the network cannot be built for an input of shape {shape} at two widths: {error}"
+            raise UnknownLimitError(message + remedy * ("incompatible shapes" in str(error))) from error
         leaves, structure = jax.tree.flatten(tree)
         shapes.append([tuple(leaf.shape) for leaf in leaves])
         trees.append(structure)

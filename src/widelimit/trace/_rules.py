@@ -8,7 +8,7 @@ from typing import Any
 
 from widelimit.fields import UnknownLimitError
 
-__all__ = ["RULES", "Equation", "paired_equation", "rule"]
+__all__ = ["RULES", "Equation", "on_one_head", "paired_equation", "rule"]
 
 RULES: dict[str, Callable] = {}
 
@@ -57,6 +57,27 @@ class Equation:
             f"Remedy: rewrite this line with operations whose limit is known, or compare finite networks with {finite}."
         )
         return UnknownLimitError(f"primitive `{self.name}`{place}: {why} {remedy}")
+
+
+def on_one_head(function: Callable, equation: Equation, heads: Any, names: tuple[str, ...], out: int | None = None):
+    """A rule for positions applied to one head, whose axis (in the output: `out`) is left out of all shapes.
+
+    names: of the primitive's parameters that have an entry for each axis.
+    """
+    a = heads.axis
+    out = a if out is None else out
+
+    def less(values, axis):
+        return None if values is None else (*values[:axis], *values[axis + 1 :])
+
+    one = dataclasses.replace(
+        equation,
+        params={**equation.params, **{name: less(equation.params[name], a) for name in names}},
+        params2={**equation.params2, **{name: less(equation.params2[name], a) for name in names}},
+        in_shapes=[tuple(less(s, a) for s in equation.in_shapes[0])],
+        out_shapes=[tuple(less(s, out) for s in equation.out_shapes[0])],
+    )
+    return dataclasses.replace(heads, field=function(None, one, [heads.field]), axis=out)
 
 
 def paired_equation(eqn, eqn2, in_shapes) -> Equation:

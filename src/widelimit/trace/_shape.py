@@ -11,8 +11,8 @@ import numpy as np
 from widelimit.fields import Axes, Const, Merge, Split, Sum, Take
 from widelimit.trace._axes import finite_index, permuted
 from widelimit.trace._flat import merged
-from widelimit.trace._heads import transposed
-from widelimit.trace._rules import rule
+from widelimit.trace._heads import split_into_heads, transposed
+from widelimit.trace._rules import on_one_head, rule
 from widelimit.trace._values import Det, Field, Flat, Heads, Weight, aligned, as_field, known
 
 __all__ = ["stacked"]
@@ -82,11 +82,13 @@ def _broadcast_field(equation, field, where, shape):
     return Field(tuple((Axes(x, tuple(source), sizes), n) for x, n in field.blocks), axis)
 
 
-@rule("squeeze", "reshape", "expand_dims", takes_flat=True)
+@rule("squeeze", "reshape", "expand_dims", takes_flat=True, takes_heads=True)
 def _reshape(interpreter, equation, values):
     value = values[0]
     if isinstance(value, Flat):
         return _reshape_flat(interpreter, equation, value)
+    if isinstance(value, Heads):
+        return _reshape_heads(equation, value)
     before, after = equation.in_shapes[0][0], equation.out_shapes[0][0]
     if isinstance(value, Det):
         return Det(jnp.reshape(value.array, _wide_sizes(equation)))
@@ -121,7 +123,27 @@ def _merge(equation, field):
         return _merge_positions(field, groups)
     if any(len(g) > 1 and field.wide_axis not in g for g in groups):
         raise equation.refuse("axes of positions are merged, and others with the width, at once.")
-    return merged(field, groups, equation.in_shapes[0])
+    return merged(field, field.wide_axis, groups, equation.in_shapes[0])
+
+
+def _reshape_heads(equation, heads):
+    """Heads and their channels joined; the two are contracted at once then."""
+    groups = _groups(equation.in_shapes[0], equation.out_shapes[0])
+    wide = {i for i, w in enumerate(equation.wide_in(0)) if w}
+    matches = _axis_matches(equation.in_shapes[0][0], equation.out_shapes[0][0])
+    if matches is not None:
+        return on_one_head(_reshape, equation, heads, (), matches.index(heads.axis))
+    if groups is None or len(wide) != 2 or not all(len(g) == 1 or wide <= set(g) for g in groups):
+        raise equation.refuse(
+            "axes of a field with infinitely many heads are merged or split, other than its heads with their channels.",
+            "Remedy: only out.reshape(positions, heads * channels), and positions by themselves before or after.",
+        )
+    if any(len(g) > 2 for g in groups):
+        raise equation.refuse(
+            "positions are merged with heads and their channels.",
+            "Remedy: contract with a parameter of as many axes, einsum('phd,phdc->c', y, W).",
+        )
+    return merged(heads, heads.axis, groups, equation.in_shapes[0])
 
 
 def _split_axes(equation, field):
@@ -141,11 +163,17 @@ def _split_axes(equation, field):
     if wide is None or len(groups[wide]) == 1:
         return Field(field.blocks, None if wide is None else groups[wide][0])
     group = groups[wide]
-    if [after[a] != after2[a] for a in group] != [False] * (len(group) - 1) + [True]:
+    few, many = [a for a in group if after[a] == after2[a]], [a for a in group if after[a] != after2[a]]
+    if few + many != group or len(many) > 2:
         raise equation.refuse(
-            "the width is split into groups of a fixed size.", "Remedy: a fixed number of heads, wide each."
+            "the width is split into groups of a fixed size.",
+            "Remedy: a fixed number of heads, wide each, or as many heads as channels (both axes wide).",
         )
-    return _heads(field, group[0], math.prod(after[a] for a in group[:-1]), tuple(after[a] for a in group[:-1]))
+    sizes = tuple(after[a] for a in few)
+    field = _heads(field, group[0], math.prod(sizes), sizes) if few else field
+    if len(many) == 1:
+        return field
+    return split_into_heads(equation, field, many[0], after[many[0]])
 
 
 def _heads(field, position: int, count: int, sizes: tuple[int, ...]):

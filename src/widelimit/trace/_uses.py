@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import jax.numpy as jnp
 
-from widelimit.fields import Const, Linear, Mat, Node, UnknownLimitError, is_elementwise, sensitivity
+from widelimit.fields import Const, Linear, Mat, Merge, Node, Split, UnknownLimitError, is_elementwise, sensitivity
 
 __all__ = ["Uses", "mean_shift", "reaction"]
 
@@ -68,20 +69,35 @@ def reaction(interpreter, equation, weight, direction: tuple[int, ...], node: Ma
         slope = sensitivity(interpreter.covariance, node.child, earlier)
         if slope is None:
             continue
-        plain = all(m.contracted == 0 and not m.free and m.rows == m.offset == 0 for m in (node, earlier))
         whole = all(weight.size[a] == weight.full[a] for a in range(len(weight.full)))
-        if not plain or not whole or len(node.shape) > 1:
+        plain = all(not m.free and m.rows == m.offset == 0 and not m.own for m in (node, earlier))
+        taps = [m.child.shape[m.kept :] for m in (node, earlier)]  # offsets of a filter, the same of both
+        if not plain or not whole or taps[0] != taps[1] or bool(node.shape) != bool(earlier.shape):
             raise equation.refuse(
-                "a parameter is used in both directions (W and W.T) in parts, or over several axes of positions.",
-                "Remedy: use whole matrices on one axis of positions, or compare finite networks with wl.monte_carlo.",
+                "a parameter is used in both directions (W and W.T) in parts, or with axes of its own that are left.",
+                "Remedy: use whole matrices or filters, or compare finite networks with wl.monte_carlo.",
             )
         coefficient = weight.prior.variance * float(node.n) * slope
+        if taps[0] or len(node.shape) > 1:
+            terms.append((1.0, _over_positions(node, earlier, coefficient)))
+            continue
         if node.shape and is_elementwise(node.child, earlier):
             coefficient = jnp.diagonal(coefficient)
         mixed = jnp.ndim(coefficient) > len(node.shape)
         terms.append((1.0, Linear(earlier.child, 0, coefficient)) if mixed else (coefficient, earlier.child))
     weight.uses.matrices.append((direction, node))
     return terms
+
+
+def _over_positions(node: Mat, earlier: Mat, coefficient) -> Node:
+    """``z_p = sum_qk c_pkq x_qk``: positions p, q and the offsets k of a filter, of which x is what it sees."""
+    kept, seen, count = node.shape, earlier.child, len(node.child.shape)
+    coefficient = jnp.broadcast_to(coefficient, node.child.shape + earlier.shape)
+    order = [*range(node.kept), *range(count, count + len(earlier.shape)), *range(node.kept, count)]
+    matrix = jnp.transpose(coefficient, order).reshape(math.prod(kept), math.prod(seen.shape))
+    flat = Merge(seen, 0, len(seen.shape)) if len(seen.shape) > 1 else seen
+    mixed = Linear(flat, 0, matrix)
+    return Split(mixed, 0, kept) if len(kept) > 1 else mixed
 
 
 def mean_shift(interpreter, weight, node: Mat) -> list[tuple[Any, Node]]:

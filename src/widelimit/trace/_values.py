@@ -137,12 +137,13 @@ class Field:
 
 @dataclasses.dataclass(frozen=True)
 class Flat:
-    """A field whose wide axis is merged with finite axes around it: axis `axis` of the array stands for `sizes`.
+    """A field whose wide axis is merged with axes around it (positions, heads): axis `axis` of the array stands for
+    `sizes`.
 
     sizes2: the same at the other width.
     """
 
-    field: Field
+    field: Field | Heads
     axis: int
     sizes: tuple[int, ...]
     sizes2: tuple[int, ...]
