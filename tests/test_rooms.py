@@ -16,6 +16,7 @@ ROOMS: dict[str, frozenset[str]] = {
     "trace": frozenset({"fields", "empirical"}),
     "nn": frozenset(),
     "empirical": frozenset(),
+    "models": frozenset({"trace", "empirical"}),
     "gram": frozenset(),
     "solve": frozenset(),
     "dynamics": frozenset({"solve"}),

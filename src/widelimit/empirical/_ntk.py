@@ -67,7 +67,10 @@ class EmpiricalKernel:
         return plan.fitted(self._leaves(), self._weights, memory, count if largest is None else min(largest, count))
 
     def _leaves(self) -> list:
-        return [jnp.asarray(a) for a in jax.tree.leaves(self._params)]
+        """In double precision where that is on, as the examples then are."""
+        leaves = [jnp.asarray(a) for a in jax.tree.leaves(self._params)]
+        double = jnp.result_type(float) == jnp.float64
+        return [a.astype(jnp.promote_types(a.dtype, jnp.float64)) if double else a for a in leaves]
 
     def _planned(self, x1, x2, n: int) -> Plan:
         one, two = (signature(jax.tree.map(lambda a: a[0], x)) for x in (x1, x2))

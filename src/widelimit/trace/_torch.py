@@ -25,7 +25,7 @@ from widelimit.trace._program import Program
 from widelimit.trace._torch_graph import Graph, exported, lifted, lifted_integer, lifted_number
 from widelimit.trace._torch_laws import Law, check_values, watch
 
-__all__ = ["TorchBuilder", "needs_width_only"]
+__all__ = ["TorchBuilder", "check_mode", "needs_width_only"]
 
 _RULE_FILES = (_aten_axes, _aten_networks)  # importing them registers the rules
 
@@ -106,11 +106,13 @@ def _build(builder: Callable, n: int, device: str, seed: int = 0) -> _Built:
         tensors.setdefault(names[name], tensor)
     if not any(True for _ in module.parameters()):
         raise ValueError("limit: the module has no parameters.")
-    _check_mode(torch, module)
+    check_mode(module)
     return _Built(module, tensors, {name: law_of(t) for name, t in tensors.items()}, names, law_of)
 
 
-def _check_mode(torch, module) -> None:
+def check_mode(module) -> None:
+    """Raise UnknownLimitError where the module's outputs depend on the other examples of a batch."""
+    torch = _torch()
     norms = (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d, torch.nn.BatchNorm3d, torch.nn.SyncBatchNorm)
     for path, part in module.named_modules():
         if not isinstance(part, norms):
@@ -118,8 +120,8 @@ def _check_mode(torch, module) -> None:
         name = f"module `{path}` ({type(part).__name__})"
         if part.training:
             raise UnknownLimitError(
-                f"{name} is in training mode, where an output depends on the other examples of a batch. Remedy: return "
-                "module.eval() from the builder, or write the network in JAX with a batch as its input."
+                f"{name} is in training mode, where an output depends on the other examples of a batch. Remedy: "
+                "module.eval(), or write the network in JAX with a batch as its input."
             )
         if part.running_mean is None:
             raise UnknownLimitError(

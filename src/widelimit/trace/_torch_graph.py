@@ -101,6 +101,11 @@ def _graph(program) -> Graph:
         for name, value in program.constants.items()
         if isinstance(value, torch.Tensor) and value.device.type == "cpu"
     }
+    if signature.buffers_to_mutate:
+        changed = ", ".join(signature.buffers_to_mutate.values())
+        raise ValueError(
+            f"the module's forward changes its own state ({changed}). Remedy: module.eval(), or a copy of it."
+        )
     outputs = list(signature.user_outputs)
     if len(outputs) != 1 or not isinstance(outputs[0], str) or len(signature.user_inputs) != 1:
         raise ValueError(f"the module must return one tensor, and returns {len(outputs)}.")
