@@ -66,8 +66,8 @@ ACTIVATIONS = {
     "softplus": (nn.Softplus(), oracle.softplus(24), 1.0),
     "sigmoid": (nn.Sigmoid(), oracle.sigmoid(24), 4.0),
     "silu": (nn.Silu(), oracle.silu(24), 1.5),
-    "elu": (nn.Elu(), oracle.elu(1.0, 24), 1.25),
-    "selu": (nn.Selu(), oracle.selu(24), 1.0),
+    "elu": (nn.Elu(), oracle.elu(1.0), 1.25),
+    "selu": (nn.Selu(), oracle.selu(), 1.0),
 }
 # powers of preactivations: the kernel of depth L is a polynomial of degree 2^L or 3^L, which blows up any rounding
 SHALLOW = {"rectified", "hermite"}
