@@ -66,8 +66,8 @@ ACTIVATIONS = {
     "softplus": (nn.Softplus(), oracle.softplus(24), 1.0),
     "sigmoid": (nn.Sigmoid(), oracle.sigmoid(24), 4.0),
     "silu": (nn.Silu(), oracle.silu(24), 1.5),
-    "elu": (nn.Elu(), oracle.elu(1.0, 24), 1.25),
-    "selu": (nn.Selu(), oracle.selu(24), 1.0),
+    "elu": (nn.Elu(), oracle.elu(1.0), 1.25),
+    "selu": (nn.Selu(), oracle.selu(), 1.0),
 }
 # powers of preactivations: the kernel of depth L is a polynomial of degree 2^L or 3^L, which blows up any rounding
 SHALLOW = {"rectified", "hermite"}
@@ -186,15 +186,17 @@ def table(options) -> bool:
     return all_met
 
 
-HOMOGENEOUS = ("relu", "leaky", "abs", "abrelu")
+# with a kink at 0
+CONES = ("relu", "leaky", "abs", "abrelu", "selu")
 
 
 def derivatives(options) -> bool:
     """Gradients in float64 at the places where the closed forms have a 0/0; target 1e-9, relative to the value.
 
     The kernels of piecewise linear networks have a corner there; what is asked for is the mean of the two one-sided
-    derivatives, which is what a symmetric difference gives.  At x = 0 without biases a homogeneous network has a cone,
-    ``|t|`` times a function of the direction: no derivative by x, and only that the answer is finite is asked for.
+    derivatives, which is what a symmetric difference gives.  At x = 0 without biases a network with a kink there has a
+    cone, to first order ``|t|`` times a function of the direction: no derivative by x, and only that the answer is
+    finite is asked for.
     """
     rng = np.random.default_rng(0)
     x, v = rng.normal(size=(2, 3))
@@ -210,7 +212,7 @@ def derivatives(options) -> bool:
                 for which in ("nngp", "ntk"):
                     row = _derivative_errors(name, moments, which, p, q, v, W_std, b)
                     shown = [f"{e:>10.1e}" for e in row]
-                    if name in HOMOGENEOUS and b == 0 and place == "x = 0" and np.isfinite(row[0]):
+                    if name in CONES and b == 0 and place == "x = 0" and np.isfinite(row[0]):
                         row, shown[0] = row[1:], f"{'none':>10}"
                     all_met &= max(row) <= 1e-9
                     print(

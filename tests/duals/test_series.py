@@ -21,8 +21,8 @@ CASES = {
     "sigmoid": (jax.nn.sigmoid, oracle.sigmoid(18)),
     "softplus": (jax.nn.softplus, oracle.softplus(18)),
     "silu": (jax.nn.silu, oracle.silu(18)),
-    "elu": (jax.nn.elu, oracle.elu(1.0, 18)),
-    "selu": (jax.nn.selu, oracle.selu(18)),
+    "elu": (jax.nn.elu, oracle.elu(1.0)),
+    "selu": (jax.nn.selu, oracle.selu()),
 }
 
 

@@ -7,6 +7,7 @@ of the library and of this oracle would have to agree in more than fifty digits 
     K, T = fully_connected(relu(), x1, x2, depth=3, W_std=1.5, b_std=0.125)
 """
 
+from oracle._elu import elu, selu
 from oracle._moments import (
     Moments,
     abrelu,
@@ -27,7 +28,7 @@ from oracle._moments import (
     step,
 )
 from oracle._networks import Pair, derivative, fully_connected
-from oracle._quadrature import elu, selu, sigmoid, silu, softplus, tanh
+from oracle._quadrature import sigmoid, silu, softplus, tanh
 
 __all__ = [
     "Moments", "Pair", "abrelu", "abs_", "cos", "derivative", "elu", "erf", "exp", "fully_connected", "gaussian",

@@ -62,7 +62,10 @@ def _kernel_jvp(gamma, primals, tangents):
         right = k * (above - 1 / (2 * ROOT_TAU * s)) + b * edge(k, b, a, m, p)
         curved = right + gamma * (both - mills(s) / ROOT_TAU + above)
         value = (1 - gamma) * _mean(gamma, b * q**2) / (ROOT_TAU * s) + gamma * curved
-        out = out + jnp.where(a > 0, value, 0) * dv / 2
+        value = jnp.where(a > 0, value, 0)
+        # phi(0) = 0: of what b = 0 leaves, its value is rounding, but not its derivatives
+        value = value - jax.lax.stop_gradient(jnp.where(b > 0, 0, value))
+        out = out + value * dv / 2
     return _kernel(gamma, *primals), out
 
 
