@@ -8,7 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from widelimit.dynamics._flow import Flow, ridge_of
+from widelimit.dynamics._flow import flow
+from widelimit.dynamics._losses import SQUARED
+from widelimit.dynamics._problem import ridge_of
 from widelimit.solve import spectrum
 
 if TYPE_CHECKING:  # shapes in signatures, for readers and type checkers: nothing is loaded
@@ -64,8 +66,13 @@ def ntk_ensemble(
     last layer is trained.  Raises ValueError for shapes that do not fit, NaN or infinity.  Source: Lee et al. 2019,
     eq. 14-16.
     """
-    F = Flow(ntk, Y, loss, learning_rate, ridge, ridge_relative, None)
-    n, m = len(F.Y), np.shape(ntk_test)[0]
+    if loss not in SQUARED or np.ndim(ntk) != 2:
+        raise ValueError(
+            'ntk_ensemble is of the squared loss, "sum" or "mean", and one (n, n) kernel for all outputs: with another '
+            "loss the law is not Gaussian. Remedy: draw f0 from the NNGP and use wl.flow for each draw."
+        )
+    F = flow(ntk, Y, loss=loss, learning_rate=learning_rate, ridge=ridge, ridge_relative=ridge_relative)
+    n, m = np.shape(ntk)[0], np.shape(ntk_test)[0]
     K_xX, K_xx, Theta = _blocks(
         n,
         m,
@@ -74,11 +81,12 @@ def ntk_ensemble(
         ntk_test=(ntk_test, (m, n)),
     )
     (K,) = _blocks(n, m, nngp=(nngp, (n, n)))
+    assert F.spectrum is not None  # as K is symmetric
     A = F.spectrum.apply(lambda lam: F.gain(lam, float(t)), Theta.T).T
-    mean = A @ F.Y
+    mean = A @ np.asarray(Y, np.float64)
     cross = A @ K_xX.T
     covariance = K_xx + A @ K @ A.T - (cross + cross.T)
-    return _packed(mean[:, 0] if F._squeeze else mean, covariance, ntk, Y)
+    return _packed(mean, covariance, ntk, Y)
 
 
 def posterior(
