@@ -12,6 +12,7 @@ import numpy as np
 from widelimit.dynamics._decay import Decay
 from widelimit.dynamics._integrate import Integrated
 from widelimit.dynamics._losses import CURVATURE, SQUARED, TotalLoss, checked_targets
+from widelimit.dynamics._noise import batch_noise
 from widelimit.dynamics._problem import Problem, prepare, rate_of, ridge_of
 from widelimit.dynamics._solutions import ByExponential, ByMode, Solution, scale_of_start
 from widelimit.solve import Spectrum, spectrum
@@ -105,6 +106,27 @@ class Flow:
         """
         return self.decay.gain(lam, float(self._times(t)))
 
+    def modes(self, t: Float[ArrayLike, "*times"]) -> Float[np.ndarray, "*times modes ..."]:
+        """What is left to learn along each eigenvector: ``v_i^T (Y - f_t) = e^(-eta lam_i t) v_i^T (Y - f_0)``.
+
+        For ridge 0 and without momentum; in general the solution of the same training.  Eigenvalues are in
+        ``F.spectrum.lam``, ascending, and rates ``F.rate * F.spectrum.lam``.  Shape (..., n) or (..., n, outputs);
+        (..., n x outputs) for a K with blocks of outputs.  ValueError for losses other than the squared one, and for a
+        K that is not symmetric.
+        """
+        if self.spectrum is None or self._loss_name not in SQUARED:
+            raise ValueError(
+                "modes need the squared loss and a symmetric K: elsewhere they do not learn by themselves."
+            )
+        problem, f = self._problem, self._outputs(t, None, None, None)
+        if problem.radial is not None or self.ridge > 0:
+            out = self.spectrum.V.T @ (problem.residual() + problem.f0 - f)
+        else:  # as what is left may be small
+            lam = np.where(self.spectrum.kept, self.spectrum.lam, 0.0)
+            left = [self.decay.residual(lam, float(s)) for s in self._times(t).ravel()]
+            out = np.reshape(left, (*np.shape(t), -1, 1)) * (self.spectrum.V.T @ problem.residual())
+        return out[..., 0] if problem.squeeze or problem.blocks else out
+
     def loss(
         self,
         t: Float[ArrayLike, "*times"],
@@ -145,9 +167,44 @@ def _check_decay(decay_to, radial, ridge):
 
 
 class Steps(Flow):
-    """Outputs after k steps of gradient descent; made by `steps`.  As `Flow`, with the number of steps for t."""
+    """Outputs after k steps of gradient descent; made by `steps`.  As `Flow`, with the number of steps for t.
+
+    With minibatches F(k) is the mean over the choice of batches, and ``F.covariance(k)`` the covariance.
+    """
 
     _discrete = True
+
+    def __init__(self, K, Y, *, batch, **settings):
+        super().__init__(K, Y, **settings)
+        n = self._problem.n
+        if batch is not None and self._loss_name not in SQUARED:
+            raise ValueError('batch needs the squared loss, "sum" or "mean": the mean of others has no closed form.')
+        if batch is not None and (not isinstance(batch, int | np.integer) or not 1 <= batch <= n):
+            raise ValueError(f"batch must be an integer from 1 to the {n} training points, not {batch!r}.")
+        self._batch = batch
+
+    def covariance(
+        self, t: Float[ArrayLike, "*times"], K_test: Float[ArrayLike, "m n ..."] | None = None
+    ) -> Float[Any, "*times m m ..."]:
+        """Covariance over the choice of batches of training outputs, or of test outputs, after t steps.
+
+        Shape (m, m); (m, m, outputs), within each output, for Y (n, outputs); (m, m, outputs, outputs) for a K with
+        blocks of outputs.  A step costs six products of (n, n) matrices (with momentum, eight times as much).
+        ValueError without `batch`, and for an infinite t.
+        """
+        times, problem = self._times(t), self._problem
+        if self._batch is None or not np.isfinite(times).all():
+            raise ValueError("covariance needs minibatches, wl.steps(..., batch=), and finite numbers of steps.")
+        counts = [int(s) for s in times.ravel()]
+        K = np.asarray(problem.K, np.float64) if K_test is None else problem.test_kernel(K_test)
+        found = batch_noise(problem, self.decay, self.ridge, int(self._batch), counts)
+        out = np.stack([K @ found[k] @ K.T for k in counts]).reshape(*times.shape, -1, len(K), len(K))
+        out = np.moveaxis(out, -3, -1)
+        if problem.blocks:
+            O = problem.outputs
+            out = out.reshape(*times.shape, len(K) // O, O, len(K) // O, O).swapaxes(-3, -2)
+        out = out[..., 0, 0] if problem.blocks and problem.squeeze else out[..., 0] if problem.squeeze else out
+        return jnp.asarray(out) if problem.as_jax else out
 
     def _times(self, t):
         times = super()._times(t)
@@ -229,14 +286,17 @@ def steps(
     f0: Float[ArrayLike, "n ..."] | None = None,
     radial: Float[ArrayLike, "n ..."] | None = None,
     symmetric: bool = True,
+    batch: int | None = None,
 ) -> Steps:
     """Gradient descent in steps of size eta with a constant kernel: ``f_k = Y + (I - eta K)^k (f_0 - Y)`` for ridge 0.
 
     Arguments as in `flow`, with momentum as heavy ball, ``v <- m v - gradient, theta <- theta + eta v``; F(k) after k
     steps, exactly what gradient descent of the linearised network gives.  Losses other than the squared one are
-    stepped through.  Warns where ``eta lambda_max > 2 (1 + momentum)`` with the squared loss, for the iteration then
-    grows without bound (the values returned are still its own).  Raises ValueError as `flow`, and from F for a number
-    of steps that is no integer.
+    stepped through.  batch: size of minibatches (squared loss only), distinct examples drawn anew at each step, whose
+    gradient is scaled by n / batch: F(k) is the mean of the outputs, `Steps.covariance` their noise.  Warns where
+    ``eta lambda_max > 2 (1 + momentum)`` with the squared loss, for the iteration then grows without bound (the values
+    returned are still its own; the noise of minibatches may grow at smaller rates).  Raises ValueError as `flow`, for a
+    batch that is no integer from 1 to n, and from F for a number of steps that is no integer.
     """
     out = Steps(
         K,
@@ -250,6 +310,7 @@ def steps(
         f0=f0,
         radial=radial,
         symmetric=symmetric,
+        batch=batch,
     )
     if out.spectrum is None or loss not in SQUARED:
         return out
