@@ -149,6 +149,14 @@ def test_unfinished_training_says_so(problem):
         wl.steps(K, LABELS, loss="cross_entropy", ridge=0.1, learning_rate=100.0)(np.inf)
 
 
+def test_losses_with_kinks_end_with_an_error_or_by_steps(problem):
+    K, *_ = problem
+    with pytest.raises(RuntimeError, match="continuous gradient"):
+        wl.flow(K, SIGNS[:, 0], loss=lambda f, y: abs(f - y))(20.0)
+    f = wl.steps(K, SIGNS[:, 0], loss=lambda f, y: abs(f - y), learning_rate=1e-3)(20_000)
+    np.testing.assert_allclose(f, SIGNS[:, 0], atol=0.02)
+
+
 @pytest.mark.parametrize(
     ("loss", "Y", "arguments", "message"),
     [

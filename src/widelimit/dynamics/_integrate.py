@@ -22,6 +22,10 @@ __all__ = ["Integrated"]
 # Up to this many unknowns the solver may form the Jacobian (its memory is the square, its time the cube).
 _DENSE = 2048
 _RTOL, _ATOL = 1e-10, 1e-11
+_STUCK = (
+    "the equation of training could not be integrated to t = {:g}: {} Remedies: a loss with a continuous gradient (the "
+    "absolute loss has none), a shorter time, or wl.steps."
+)
 
 
 class Integrated:
@@ -41,12 +45,13 @@ class Integrated:
             K = np.asarray(problem.K, np.float64)
             unit = max(float(np.linalg.norm(K, 2)), np.finfo(float).tiny)
             self.readout, self._pull, self.lift = K / unit, unit * np.eye(len(K)), np.eye(len(K)) / unit
+            self._top = unit
         else:
             s = np.maximum(np.where(spectrum.kept, spectrum.lam, 0.0) - ridge, 0.0)
             some = s > len(s) * np.finfo(float).eps * s.max()  # without ridge those kept, of which null ones never move
             root, V = np.sqrt(s[some]), spectrum.V[:, some]
             unit = root.max(initial=np.finfo(float).tiny)
-            self._weight = unit**2  # B = weight A
+            self._top = unit**2  # B = top A
             self.readout, self._pull, self.lift = V * (root / unit), V * (root * unit), V / (root * unit)
         self._shape = (self.readout.shape[1], problem.f0.shape[1])
         self._cached: tuple = ((), None)
@@ -93,7 +98,13 @@ class Integrated:
         c, m, size = self._decay.rate, self._decay.momentum, int(np.prod(self._shape))
         friction = 1 - m
 
+        left, stiff = self._allowed(times[-1] if times else 0.0), (2 if m else 1) * size <= _DENSE
+
         def velocity(t, state):
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise RuntimeError(_STUCK.format(times[-1], f"it has made no way since t = {t:g}."))
             p = state[:size].reshape(self._shape)
             force = c * self._slope(p, self._left(t)).ravel()
             return np.concatenate([state[size:], force - friction * state[size:]]) if m else force
@@ -107,14 +118,18 @@ class Integrated:
         start = np.zeros(2 * size if m else size)
         if not times or times[-1] == 0 or size == 0:
             return [np.zeros(self._shape) for _ in times]
-        method: dict[str, Any] = {"method": "LSODA", "jac": jacobian} if len(start) <= _DENSE else {"method": "DOP853"}
+        method: dict[str, Any] = {"method": "LSODA", "jac": jacobian} if stiff else {"method": "DOP853"}
         out = solve_ivp(velocity, (0.0, times[-1]), start, t_eval=times, rtol=_RTOL, atol=_ATOL, **method)
         if not out.success or not np.all(np.isfinite(out.y)):
-            raise RuntimeError(
-                f"the equation of training could not be integrated to t = {times[-1]:g}: {out.message} Remedies: a "
-                "loss with a continuous gradient, a shorter time, or wl.steps."
-            )
+            raise RuntimeError(_STUCK.format(times[-1], out.message))
         return list(out.y[:size].T.reshape(len(times), *self._shape))
+
+    def _allowed(self, t):
+        """Evaluations after which a solver is taken to be stuck: some 25 times what smooth losses need."""
+        force, friction = self._decay.rate * (self._top + self._ridge), 1 - self._decay.momentum
+        waves = force**0.5 * min(t, 100 / friction) if self._decay.momentum else 0.0
+        explicit = force * t / friction if int(np.prod(self._shape)) > _DENSE // 2 else 0.0
+        return 100_000 + 1000 * waves + 100 * explicit
 
     def _left(self, t):
         return 1.0 if self._problem.radial is None else scale_of_start(self._decay, self._ridge, t)
@@ -152,7 +167,7 @@ class Integrated:
         w = 1.0 if self._problem.radial is None else 0.0
 
         def energy(p):  # its gradient is minus the slope
-            return self._weight * self._loss.value(self._outputs(p, w)) + self._ridge / 2 * float(np.sum(p**2))
+            return self._top * self._loss.value(self._outputs(p, w)) + self._ridge / 2 * float(np.sum(p**2))
 
         p = np.zeros(self._shape)
         for _ in range(200):
