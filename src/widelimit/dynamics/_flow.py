@@ -14,7 +14,7 @@ from widelimit.dynamics._integrate import Integrated
 from widelimit.dynamics._losses import CURVATURE, SQUARED, TotalLoss, checked_targets
 from widelimit.dynamics._noise import batch_noise
 from widelimit.dynamics._problem import Problem, prepare, rate_of, ridge_of
-from widelimit.dynamics._solutions import ByExponential, ByMode, Solution, scale_of_start
+from widelimit.dynamics._solutions import ByExponential, ByMode, Solution, product, scale_of_start
 from widelimit.solve import Spectrum, spectrum
 
 if TYPE_CHECKING:  # shapes in signatures, for readers and type checkers: nothing is loaded
@@ -78,7 +78,7 @@ class Flow:
         if K_test is None:
             if f0_test is not None or radial_test is not None:
                 raise ValueError("f0_test or radial_test is given without K_test.")
-            out, h = problem.f0 + self._solution.readout @ p, problem.radial
+            out, h = problem.f0 + self._solution.on_train(p), problem.radial
         else:
             matrix = problem.test_kernel(K_test)
             points = len(matrix) // (problem.outputs if problem.blocks else 1)
@@ -86,7 +86,7 @@ class Flow:
                 raise ValueError(
                     'radial_test, df/dtheta theta_0 of the test points, goes with decay_to="zero" and only with it.'
                 )
-            out = problem.test_outputs(f0_test, points, "f0_test") + (matrix @ self._solution.lift) @ p
+            out = problem.test_outputs(f0_test, points, "f0_test") + product(matrix, self._solution.alpha(p))
             h = problem.radial if problem.radial is None else problem.test_outputs(radial_test, points, "radial_test")
         if h is not None:
             left = [scale_of_start(self.decay, self.ridge, float(s)) for s in times.ravel()]

@@ -10,7 +10,7 @@ import numpy as np
 
 from widelimit._precision import enable_x64
 from widelimit.dynamics._losses import TotalLoss
-from widelimit.dynamics._solutions import scale_of_start
+from widelimit.dynamics._solutions import product, scale_of_start
 
 if TYPE_CHECKING:  # shapes in signatures, for readers and type checkers: nothing is loaded
     from widelimit.dynamics._decay import Decay
@@ -44,7 +44,7 @@ class Integrated:
         if spectrum is None:
             K = np.asarray(problem.K, np.float64)
             unit = max(float(np.linalg.norm(K, 2)), np.finfo(float).tiny)
-            self.readout, self._pull, self.lift = K / unit, unit * np.eye(len(K)), np.eye(len(K)) / unit
+            self._readout, self._pull, self._lift = K / unit, unit * np.eye(len(K)), np.eye(len(K)) / unit
             self._top = unit
         else:
             s = np.maximum(np.where(spectrum.kept, spectrum.lam, 0.0) - ridge, 0.0)
@@ -52,8 +52,8 @@ class Integrated:
             root, V = np.sqrt(s[some]), spectrum.V[:, some]
             unit = root.max(initial=np.finfo(float).tiny)
             self._top = unit**2  # B = top A
-            self.readout, self._pull, self.lift = V * (root / unit), V * (root * unit), V / (root * unit)
-        self._shape = (self.readout.shape[1], problem.f0.shape[1])
+            self._readout, self._pull, self._lift = V * (root / unit), V * (root * unit), V / (root * unit)
+        self._shape = (self._readout.shape[1], problem.f0.shape[1])
         self._cached: tuple = ((), None)
 
     def coordinates(self, times):
@@ -67,9 +67,17 @@ class Integrated:
             self._cached = (times, np.stack([found[t] for t in times]) if times else np.zeros((0, *self._shape)))
         return self._cached[1]
 
+    def alpha(self, p):
+        """alpha of coordinates p."""
+        return product(self._lift, p)
+
+    def on_train(self, p):
+        """``Theta(X, X) alpha``."""
+        return product(self._readout, p)
+
     def _outputs(self, p, w):
         """Outputs at p where ``1 + beta = w``, as the loss sees them."""
-        f = self._problem.f0 + self.readout @ p
+        f = self._problem.f0 + self._readout @ p
         return self._problem.rows(f if self._problem.radial is None else f + (w - 1) * self._problem.radial)
 
     def _slope(self, p, w):
@@ -82,13 +90,13 @@ class Integrated:
         H = self._loss.hessian(self._outputs(p, w))
         q, C = self._shape
         if self._problem.blocks:
-            A, B = (M.reshape(len(H), -1, q) for M in (self.readout, self._pull))
+            A, B = (M.reshape(len(H), -1, q) for M in (self._readout, self._pull))
             full = np.einsum("kai,kab,kbj->ij", B, H, A, optimize=True)
         else:
             full = np.empty((q, C, q, C))
             for a in range(C):
                 for b in range(C):
-                    full[:, a, :, b] = (self._pull.T * H[:, a, b]) @ self.readout
+                    full[:, a, :, b] = (self._pull.T * H[:, a, b]) @ self._readout
             full = full.reshape(q * C, q * C)
         return -(full + self._ridge * np.eye(q * C))
 
@@ -138,7 +146,7 @@ class Integrated:
         c, m, r = self._decay.rate, self._decay.momentum, self._ridge
         problem = self._problem
         with enable_x64():
-            f0, A, B = jnp.asarray(problem.f0), jnp.asarray(self.readout), jnp.asarray(self._pull)
+            f0, A, B = jnp.asarray(problem.f0), jnp.asarray(self._readout), jnp.asarray(self._pull)
             h = jnp.asarray(0.0 if problem.radial is None else problem.radial)
 
             def step(_, state):

@@ -5,7 +5,7 @@ theta_0, ``theta_t - theta_0 = J(X)^T alpha_t + beta_t theta_0``, so that for an
 
     f_t(x) = f_0(x) + Theta(x, X) alpha_t + beta_t h(x),    h(x) = df/dtheta theta_0,
 
-with beta = 0 unless the parameters decay to zero.  A solution gives coordinates p of alpha, ``alpha = lift p``.
+with beta = 0 unless the parameters decay to zero.  A solution gives coordinates p of alpha in a basis of its own.
 """
 
 from __future__ import annotations
@@ -21,18 +21,28 @@ if TYPE_CHECKING:  # shapes in signatures, for readers and type checkers: nothin
 
     from widelimit.solve import Spectrum
 
-__all__ = ["ByExponential", "ByMode", "Solution", "scale_of_start"]
+__all__ = ["ByExponential", "ByMode", "Solution", "product", "scale_of_start"]
 
 
 class Solution(Protocol):
-    """Coordinates p (times, q, C) of alpha; ``Theta(X, X) alpha = readout p`` and ``alpha = lift p``."""
-
-    readout: Float[np.ndarray, "N q"]
-    lift: Float[np.ndarray, "N q"]
+    """Coordinates p (times, q, C) of alpha, and what they stand for."""
 
     def coordinates(self, times: tuple[float, ...]) -> Float[np.ndarray, "times q C"]:
         """p at the times."""
         ...
+
+    def alpha(self, p: Float[np.ndarray, "times q C"]) -> Float[np.ndarray, "times N C"]:
+        """alpha of coordinates p."""
+        ...
+
+    def on_train(self, p: Float[np.ndarray, "times q C"]) -> Float[np.ndarray, "times N C"]:
+        """``Theta(X, X) alpha``, with less rounding than by multiplying alpha."""
+        ...
+
+
+def product(A: Float[np.ndarray, "m n"], p: Float[np.ndarray, "times n C"]) -> Float[np.ndarray, "times m C"]:
+    """``A p`` for all times in one product of matrices."""
+    return np.moveaxis(np.tensordot(A, p, axes=(1, 1)), 0, 1)
 
 
 def scale_of_start(decay: Decay, ridge: float, t: float) -> float:
@@ -49,7 +59,7 @@ class ByMode:
     def __init__(self, spectrum: Spectrum, decay: Decay, ridge: float, R: np.ndarray, h: np.ndarray | None):
         self._lam = np.where(spectrum.kept, spectrum.lam, 0.0)
         self._s = np.maximum(self._lam - ridge, 0.0)
-        self.readout, self.lift = spectrum.V * self._s, spectrum.V
+        self._V = spectrum.V
         self._decay, self._ridge = decay, ridge
         self._R = spectrum.V.T @ (R if h is None else R + h)
         self._h = None if h is None else spectrum.V.T @ h
@@ -63,13 +73,20 @@ class ByMode:
                 out[i] -= self._decay.difference(self._ridge, self._s, t)[:, None] * self._h
         return out
 
+    def alpha(self, p):
+        """alpha of coordinates p."""
+        return product(self._V, p)
+
+    def on_train(self, p):
+        """``Theta(X, X) alpha``."""
+        return product(self._V, self._s[:, None] * p)
+
 
 class ByExponential:
     """For a K that is not symmetric: ``x' = M x`` of (alpha, its velocity, sources), by ``expm(M t)`` or ``M^k``."""
 
     def __init__(self, K: np.ndarray, decay: Decay, ridge: float, R: np.ndarray, h: np.ndarray | None):
-        self.readout, self.lift = K, np.eye(len(K))
-        self._decay, self._ridge = decay, ridge
+        self._K, self._decay, self._ridge = K, decay, ridge
         self._A = K + ridge * np.eye(len(K))
         self._source = R if h is None else R + h
         self._h = np.zeros_like(R) if h is None else h
@@ -122,6 +139,14 @@ class ByExponential:
             else:
                 out[i] = (scipy.linalg.expm(M * t) @ start)[:N]
         return out
+
+    def alpha(self, p):
+        """alpha, which is its own coordinates."""
+        return p
+
+    def on_train(self, p):
+        """``Theta(X, X) alpha``."""
+        return product(self._K, p)
 
     def _rest(self, lam):
         """alpha at infinite time, where every mode decays."""
