@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # for type checkers and editors; a name is loaded when it is first used, see _ROOM_OF
     from widelimit import nn
-    from widelimit.dynamics import flow, max_learning_rate, ntk_ensemble, posterior, steps
+    from widelimit.dynamics import (
+        flow,
+        learning_curve,
+        leave_one_out,
+        log_marginal_likelihood,
+        max_learning_rate,
+        ntk_ensemble,
+        posterior,
+        steps,
+    )
     from widelimit.empirical import linearize, monte_carlo, taylor
     from widelimit.fields import UnknownLimitError
     from widelimit.gram import gram, gram_diag
@@ -18,13 +27,17 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Kernel", "Kernels", "Limit", "Normal", "UnknownLimitError", "empirical_ntk", "flow", "functional", "gram",
-    "gram_diag", "kernels", "limit", "linearize", "max_learning_rate", "monte_carlo", "nn", "nngp", "normal", "ntk", "ntk_ensemble",
-    "posterior", "steps", "taylor",
+    "gram_diag", "kernels", "learning_curve", "leave_one_out", "limit", "linearize", "log_marginal_likelihood",
+    "max_learning_rate", "monte_carlo", "nn", "nngp", "normal", "ntk", "ntk_ensemble", "posterior", "steps", "taylor",
 ]  # fmt: skip
 
 # The same once more for run time: the command line must answer without loading JAX.
+_DYNAMICS = (
+    "flow", "learning_curve", "leave_one_out", "log_marginal_likelihood", "max_learning_rate", "ntk_ensemble",
+    "posterior", "steps",
+)  # fmt: skip
 _ROOM_OF = {
-    **dict.fromkeys(("flow", "max_learning_rate", "ntk_ensemble", "posterior", "steps"), "dynamics"),
+    **dict.fromkeys(_DYNAMICS, "dynamics"),
     **dict.fromkeys(("linearize", "monte_carlo", "taylor"), "empirical"),
     "UnknownLimitError": "fields",
     **dict.fromkeys(("gram", "gram_diag"), "gram"),

@@ -100,3 +100,22 @@ def test_max_learning_rate(data, momentum):
     np.testing.assert_allclose(alone, z[f"max_lr/m{momentum}_ysNone"], rtol=1e-8)
     two = wl.max_learning_rate(z["ntk_dd"], loss="mean", outputs=20 // n, momentum=momentum)
     np.testing.assert_allclose(two, z[f"max_lr/m{momentum}_ys20"], rtol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("name", "loss", "Y", "f0", "rate"),
+    [
+        ("ode_mse", "mean", "y_train", "fx", 1.0),
+        ("ode_mse_momentum", "mean", "y_train", "fx", 0.5),
+        # the reference divides cross-entropy by all 10 x 3 entries
+        ("ode_xent", "cross_entropy", "y_onehot", "gx", 1.0 / 30),
+        ("ode_xent_momentum", "cross_entropy", "y_onehot", "gx", 0.5 / 30),
+    ],
+)
+def test_integrated(data, name, loss, Y, f0, rate):
+    z, cases = data
+    momentum = cases[name]["momentum"] or 0.0
+    F = wl.flow(z["ntk_dd"], z[Y], loss=loss, learning_rate=rate, momentum=momentum, f0=z[f"{f0}_train_0"])
+    # the reference's solver is good to some 1e-6
+    np.testing.assert_allclose(F(z["t_ode"]), z[f"{name}/train_t"], atol=1e-6)
+    np.testing.assert_allclose(F(z["t_ode"], z["ntk_td"], z[f"{f0}_test_0"]), z[f"{name}/test_t"], atol=1e-6)

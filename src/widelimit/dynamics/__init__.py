@@ -1,13 +1,21 @@
-"""Training without training: closed forms for a constant kernel."""
+"""Training without training: networks with a constant kernel at any time, and the Gaussian processes they are."""
 
 from widelimit.dynamics._ensemble import GaussianProcess, ntk_ensemble, posterior
-from widelimit.dynamics._flow import Flow, Steps, flow, max_learning_rate, steps
+from widelimit.dynamics._evidence import LeaveOneOut, leave_one_out, log_marginal_likelihood
+from widelimit.dynamics._flow import Flow, Steps, flow, steps
+from widelimit.dynamics._learning_curve import LearningCurve, learning_curve
+from widelimit.dynamics._learning_rate import max_learning_rate
 
 __all__ = [
     "Flow",
     "GaussianProcess",
+    "LearningCurve",
+    "LeaveOneOut",
     "Steps",
     "flow",
+    "learning_curve",
+    "leave_one_out",
+    "log_marginal_likelihood",
     "max_learning_rate",
     "ntk_ensemble",
     "posterior",

@@ -1,212 +1,326 @@
-"""Gradient descent on the squared loss with a constant kernel: solved in closed form, at any time."""
+"""Gradient descent with a constant kernel: outputs at any time, without training."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
+from widelimit.dynamics._decay import Decay
+from widelimit.dynamics._integrate import Integrated
+from widelimit.dynamics._losses import CURVATURE, SQUARED, TotalLoss, checked_targets
+from widelimit.dynamics._noise import batch_noise
+from widelimit.dynamics._problem import Problem, prepare, rate_of, ridge_of
+from widelimit.dynamics._solutions import ByExponential, ByMode, Solution, product, scale_of_start
 from widelimit.solve import Spectrum, spectrum
 
 if TYPE_CHECKING:  # shapes in signatures, for readers and type checkers: nothing is loaded
     from jaxtyping import Float
     from numpy.typing import ArrayLike
 
-__all__ = ["Flow", "Steps", "flow", "max_learning_rate", "ridge_of", "steps"]
+    Loss = Literal["sum", "mean", "cross_entropy", "logistic"] | Callable
 
-
-def _targets(Y, n: int, name: str = "Y") -> tuple[np.ndarray, bool]:
-    Y = np.asarray(Y, np.float64)
-    if Y.ndim not in (1, 2) or len(Y) != n:
-        raise ValueError(f"{name} must have shape ({n},) or ({n}, outputs) to go with K, and has {Y.shape}.")
-    if not np.all(np.isfinite(Y)):
-        raise ValueError(f"{name} holds NaN or infinity.")
-    return (Y[:, None], True) if Y.ndim == 1 else (Y, False)
-
-
-def ridge_of(K: Float[ArrayLike, "n n"], ridge: float, relative: bool) -> float:
-    """The ridge in K's units: as given, or times the mean of K's diagonal."""
-    if not np.isfinite(ridge) or ridge < 0:
-        raise ValueError(f"ridge must be a finite number >= 0, not {ridge!r}.")
-    return float(ridge * np.mean(np.diag(np.asarray(K, np.float64)))) if relative else float(ridge)
-
-
-def rate_of(loss: str, learning_rate: float, size: int) -> float:
-    """Factor of K in ``df/dt``: the learning rate, divided by the number of targets for the mean loss."""
-    if loss not in ("sum", "mean"):
-        raise ValueError(f'loss must be "sum" (1/2 sum of squares) or "mean" (1/2 mean of squares), not {loss!r}.')
-    if not np.isfinite(learning_rate) or learning_rate <= 0:
-        raise ValueError(f"learning_rate must be a positive number, not {learning_rate!r}.")
-    return learning_rate / (size if loss == "mean" else 1)
+__all__ = ["Flow", "Steps", "flow", "steps"]
 
 
 class Flow:
     """Outputs at time t of a network trained by gradient flow; made by `flow`.
 
-    ``F(t)``: training outputs, shape of Y (with a leading axis for an array of times); ``F(t, K_test, f0_test)``: test
+    ``F(t)``: training outputs, shape of f0 (with a leading axis for an array of times); ``F(t, K_test, f0_test)``: test
     outputs from ``K_test = Theta(x, X)`` (m, n) and the initial test outputs (None: 0).
     """
 
-    def __init__(self, K, Y, loss, learning_rate, ridge, ridge_relative, f0):
-        self._as_jax = isinstance(K, jax.Array) or isinstance(Y, jax.Array)
-        n = np.shape(K)[0] if np.ndim(K) else 0
-        self.ridge = ridge_of(K, ridge, ridge_relative) if np.ndim(K) == 2 else 0.0
-        self.spectrum: Spectrum = spectrum(K, ridge=self.ridge)
-        self.Y, self._squeeze = _targets(Y, n)
-        self.f0 = np.zeros_like(self.Y) if f0 is None else _targets(f0, n, "f0")[0]
-        if self.f0.shape != self.Y.shape:
-            raise ValueError(f"f0 must have the shape of Y, {self.Y.shape}, and has {self.f0.shape}.")
-        self.rate = rate_of(loss, learning_rate, self.Y.size)
+    _discrete = False
 
-    def _decay(self, lam, t):
-        # 1 - e^(-rate lam t)
-        return -np.expm1(-self.rate * lam * t)
+    def __init__(self, K, Y, *, loss, learning_rate, momentum, ridge, ridge_relative, decay_to, f0, radial, symmetric):
+        self._problem: Problem = prepare(K, Y, loss=loss, f0=f0, radial=radial, symmetric=symmetric)
+        problem, self._loss_name = self._problem, loss
+        self.ridge = ridge_of(problem.K, ridge, ridge_relative)
+        _check_decay(decay_to, radial, self.ridge)
+        if not 0 <= momentum < 1:
+            raise ValueError(f"momentum must lie in [0, 1), not {momentum!r}.")
+        self.rate = rate_of(loss, learning_rate, problem.targets.size)
+        self.decay = Decay(self.rate, float(momentum), self._discrete)
+        self.spectrum: Spectrum | None = spectrum(problem.K, ridge=self.ridge) if symmetric else None
+        self._solution: Solution = self._solved(loss)
 
-    def gain(self, lam: Float[np.ndarray, " n"], t: float) -> Float[np.ndarray, " n"]:
-        """``(1 - e^(-eta lam t)) / lam``; at lam = 0 its limit ``eta t``, and 0 at infinite time (pseudo-inverse)."""
-        positive = lam > 0
-        safe = np.where(positive, lam, 1.0)
-        if np.isinf(t):
-            return np.where(positive, 1 / safe, 0.0)
-        return np.where(positive, self._decay(safe, t) / safe, self.rate * t)
+    def _solved(self, loss):
+        problem = self._problem
+        if loss not in SQUARED:
+            total = TotalLoss(loss, problem.targets, problem.outputs, problem.squeeze)
+            return Integrated(problem, total, self.decay, self.ridge, self.spectrum, isinstance(loss, str))
+        R, h = problem.residual(), problem.radial
+        if self.spectrum is None:
+            return ByExponential(np.asarray(problem.K, np.float64), self.decay, self.ridge, R, h)
+        return ByMode(self.spectrum, self.decay, self.ridge, R, h)
 
     def __call__(
         self,
         t: Float[ArrayLike, "*times"],
-        K_test: Float[ArrayLike, "m n"] | None = None,
+        K_test: Float[ArrayLike, "m n ..."] | None = None,
         f0_test: Float[ArrayLike, "m ..."] | None = None,
+        radial_test: Float[ArrayLike, "m ..."] | None = None,
     ) -> Float[Any, "*times_points_outputs"]:
-        """Outputs at the times t; ValueError for t below 0, and for shapes that do not go with K and Y."""
+        """Outputs at the times t; ValueError for t below 0, and for shapes that do not go with K and Y.
+
+        radial_test: ``df/dtheta theta_0`` of the test points, for decay to zero.
+        """
+        out = self._problem.shaped(self._outputs(t, K_test, f0_test, radial_test))
+        return jnp.asarray(out) if self._problem.as_jax else out
+
+    def _outputs(self, t, K_test, f0_test, radial_test) -> Float[np.ndarray, "*times N C"]:
+        times = self._times(t)
+        p = self._solution.coordinates(tuple(float(s) for s in times.ravel()))
+        problem = self._problem
+        if K_test is None:
+            if f0_test is not None or radial_test is not None:
+                raise ValueError("f0_test or radial_test is given without K_test.")
+            out, h = problem.f0 + self._solution.on_train(p), problem.radial
+        else:
+            matrix = problem.test_kernel(K_test)
+            points = len(matrix) // (problem.outputs if problem.blocks else 1)
+            if (radial_test is None) != (problem.radial is None):
+                raise ValueError(
+                    'radial_test, df/dtheta theta_0 of the test points, goes with decay_to="zero" and only with it.'
+                )
+            out = problem.test_outputs(f0_test, points, "f0_test") + product(matrix, self._solution.alpha(p))
+            h = problem.radial if problem.radial is None else problem.test_outputs(radial_test, points, "radial_test")
+        if h is not None:
+            left = [scale_of_start(self.decay, self.ridge, float(s)) for s in times.ravel()]
+            out = out + (np.reshape(left, (-1, 1, 1)) - 1) * h
+        return out.reshape(*times.shape, *out.shape[1:])
+
+    def _times(self, t) -> np.ndarray:
         times = np.asarray(t, np.float64)
         if np.isnan(times).any() or (times < 0).any():
             raise ValueError("t must be >= 0 (infinity is allowed).")
-        if K_test is None:
-            if f0_test is not None:
-                raise ValueError("f0_test is given without K_test.")
-            outs = [self._train(float(s)) for s in times.ravel()]
-        else:
-            K_test, f0_test = self._test_inputs(K_test, f0_test)
-            outs = [self._test(float(s), K_test, f0_test) for s in times.ravel()]
-        out = np.stack(outs).reshape(times.shape + outs[0].shape) if outs else np.zeros((0, *self.Y.shape))
-        out = out[..., 0] if self._squeeze else out
-        return jnp.asarray(out) if self._as_jax else out
+        return times
 
-    def _train(self, t):
-        residual = self.Y - self.f0
-        return self.f0 + self.spectrum.apply(lambda lam: np.maximum(lam - self.ridge, 0) * self.gain(lam, t), residual)
+    def gain(self, lam: Float[np.ndarray, " n"], t: float) -> Float[np.ndarray, " n"]:
+        """``(1 - C_lam(t)) / lam``, the residual C being ``e^(-eta lam t)``, or ``(1 - eta lam)^t`` for steps.
 
-    def _test(self, t, K_test, f0_test):
-        return f0_test + K_test @ self.spectrum.apply(lambda lam: self.gain(lam, t), self.Y - self.f0)
+        At lam = 0 its limit, without momentum ``eta t``, and 0 at infinite time (pseudo-inverse).
+        """
+        return self.decay.gain(lam, float(self._times(t)))
 
-    def _test_inputs(self, K_test, f0_test):
-        K_test = np.asarray(K_test, np.float64)
-        n = len(self.Y)
-        if K_test.ndim != 2 or K_test.shape[1] != n:
+    def modes(self, t: Float[ArrayLike, "*times"]) -> Float[np.ndarray, "*times modes ..."]:
+        """What is left to learn along each eigenvector: ``v_i^T (Y - f_t) = e^(-eta lam_i t) v_i^T (Y - f_0)``.
+
+        For ridge 0 and without momentum; in general the solution of the same training.  Eigenvalues are in
+        ``F.spectrum.lam``, ascending, and rates ``F.rate * F.spectrum.lam``.  Shape (..., n) or (..., n, outputs);
+        (..., n x outputs) for a K with blocks of outputs.  ValueError for losses other than the squared one, and for a
+        K that is not symmetric.
+        """
+        if self.spectrum is None or self._loss_name not in SQUARED:
             raise ValueError(
-                f"K_test must have shape (m, {n}), test points by training points, and has {K_test.shape}."
+                "modes need the squared loss and a symmetric K: elsewhere they do not learn by themselves."
             )
-        if not np.all(np.isfinite(K_test)):
-            raise ValueError("K_test holds NaN or infinity.")
-        if f0_test is None:
-            return K_test, np.zeros((len(K_test), self.Y.shape[1]))
-        return K_test, _targets(f0_test, len(K_test), "f0_test")[0]
+        problem, f = self._problem, self._outputs(t, None, None, None)
+        if problem.radial is not None or self.ridge > 0:
+            out = self.spectrum.V.T @ (problem.residual() + problem.f0 - f)
+        else:  # as what is left may be small
+            lam = np.where(self.spectrum.kept, self.spectrum.lam, 0.0)
+            left = [self.decay.residual(lam, float(s)) for s in self._times(t).ravel()]
+            out = np.reshape(left, (*np.shape(t), -1, 1)) * (self.spectrum.V.T @ problem.residual())
+        return out[..., 0] if problem.squeeze or problem.blocks else out
+
+    def loss(
+        self,
+        t: Float[ArrayLike, "*times"],
+        K_test: Float[ArrayLike, "m n ..."] | None = None,
+        f0_test: Float[ArrayLike, "m ..."] | None = None,
+        radial_test: Float[ArrayLike, "m ..."] | None = None,
+        *,
+        Y_test: ArrayLike | None = None,
+    ) -> Float[np.ndarray, "*times"]:
+        """Learning curve: the loss that is trained on at the times t, or the same of test outputs against Y_test.
+
+        A sum over examples (for "mean" half the mean of squares), without the ridge.  Test arguments as for a call.
+        """
+        if (K_test is None) != (Y_test is None):
+            raise ValueError("Y_test, the targets of the test points, must be given with K_test and only then.")
+        f = self._problem.rows(self._outputs(t, K_test, f0_test, radial_test))
+        targets = self._problem.targets
+        if Y_test is not None:
+            targets = checked_targets(self._loss_name, Y_test, f.shape[-2], "Y_test")
+        total = TotalLoss(self._loss_name, targets, self._problem.outputs, self._problem.squeeze)
+        flat = f.reshape(-1, *f.shape[-2:])
+        return np.array([total.value(g) for g in flat]).reshape(f.shape[:-2])
+
+
+def _check_decay(decay_to, radial, ridge):
+    if decay_to not in ("start", "zero"):
+        raise ValueError(f'decay_to must be "start" (the initial parameters) or "zero", not {decay_to!r}.')
+    if decay_to == "start" and radial is not None:
+        raise ValueError('radial is given without decay_to="zero", where alone it has a use.')
+    if decay_to == "zero" and ridge == 0:
+        raise ValueError('decay_to="zero" needs a ridge > 0, the strength of the decay.')
+    if decay_to == "zero" and radial is None:
+        raise ValueError(
+            'decay_to="zero" needs radial = df/dtheta theta_0 on the training points: how outputs shrink with the '
+            "parameters cannot be read from K. It is jax.jvp(lambda p: f(p, x), (params,), (params,))[1] of a network, "
+            "f0 of a model linear in its parameters, L f0 of L layers without biases of a homogeneous nonlinearity."
+        )
 
 
 class Steps(Flow):
-    """Outputs after k steps of gradient descent; made by `steps`.  As `Flow`, with the number of steps for t."""
+    """Outputs after k steps of gradient descent; made by `steps`.  As `Flow`, with the number of steps for t.
 
-    def _decay(self, lam, t):
-        # 1 - (1 - rate lam)^t, also for rate lam > 1
-        step = self.rate * lam
-        small = step < 1
-        with np.errstate(over="ignore"):
-            return np.where(small, -np.expm1(t * np.log1p(-np.where(small, step, 0.0))), 1 - (1 - step) ** int(t))
+    With minibatches F(k) is the mean over the choice of batches, and ``F.covariance(k)`` the covariance.
+    """
 
-    def gain(self, lam, t):
-        """``(1 - (1 - eta lam)^t) / lam``; infinite t needs ``eta lam_max < 2``."""
-        if np.isinf(t):
-            if self.rate * lam.max() >= 2:
+    _discrete = True
+
+    def __init__(self, K, Y, *, batch, **settings):
+        super().__init__(K, Y, **settings)
+        n = self._problem.n
+        if batch is not None and self._loss_name not in SQUARED:
+            raise ValueError('batch needs the squared loss, "sum" or "mean": the mean of others has no closed form.')
+        if batch is not None and (not isinstance(batch, int | np.integer) or not 1 <= batch <= n):
+            raise ValueError(f"batch must be an integer from 1 to the {n} training points, not {batch!r}.")
+        self._batch = batch
+
+    def covariance(
+        self, t: Float[ArrayLike, "*times"], K_test: Float[ArrayLike, "m n ..."] | None = None
+    ) -> Float[Any, "*times m m ..."]:
+        """Covariance over the choice of batches of training outputs, or of test outputs, after t steps.
+
+        Shape (m, m); (m, m, outputs), within each output, for Y (n, outputs); (m, m, outputs, outputs) for a K with
+        blocks of outputs.  A step costs six products of (n, n) matrices (with momentum, eight times as much).
+        ValueError without `batch`, and for an infinite t.
+        """
+        times, problem = self._times(t), self._problem
+        if self._batch is None or not np.isfinite(times).all():
+            raise ValueError("covariance needs minibatches, wl.steps(..., batch=), and finite numbers of steps.")
+        counts = [int(s) for s in times.ravel()]
+        K = np.asarray(problem.K, np.float64) if K_test is None else problem.test_kernel(K_test)
+        found = batch_noise(problem, self.decay, self.ridge, int(self._batch), counts)
+        out = np.stack([K @ found[k] @ K.T for k in counts]).reshape(*times.shape, -1, len(K), len(K))
+        out = np.moveaxis(out, -3, -1)
+        if problem.blocks:
+            O = problem.outputs
+            out = out.reshape(*times.shape, len(K) // O, O, len(K) // O, O).swapaxes(-3, -2)
+        out = out[..., 0, 0] if problem.blocks and problem.squeeze else out[..., 0] if problem.squeeze else out
+        return jnp.asarray(out) if problem.as_jax else out
+
+    def _times(self, t):
+        times = super()._times(t)
+        finite = times[np.isfinite(times)]
+        if (finite != np.floor(finite)).any():
+            raise ValueError(f"the number of steps must be an integer, not {finite[finite != np.floor(finite)][0]:g}.")
+        if np.isinf(times).any() and self.spectrum is not None and isinstance(self._loss_name, str):
+            top = CURVATURE[self._loss_name] * (self.spectrum.lam.max() - self.ridge) + self.ridge
+            if self.rate * top >= 2 * (1 + self.decay.momentum):
                 raise ValueError(
-                    "an infinite number of steps diverges: the learning rate is above 2 / lambda_max; "
-                    "see wl.max_learning_rate."
+                    "an infinite number of steps diverges: the learning rate is above 2 (1 + momentum) / lambda_max "
+                    "(for other losses, it may do so); see wl.max_learning_rate."
                 )
-        elif t != int(t):
-            raise ValueError(f"the number of steps must be an integer, not {t!r}.")
-        return super().gain(lam, t)
+        return times
 
 
 def flow(
-    K: Float[ArrayLike, "n n"],
+    K: Float[ArrayLike, "n n ..."],
     Y: Float[ArrayLike, "n ..."],
     *,
-    loss: Literal["sum", "mean"] = "sum",
+    loss: Loss = "sum",
     learning_rate: float = 1.0,
+    momentum: float = 0.0,
     ridge: float = 0.0,
     ridge_relative: bool = False,
+    decay_to: Literal["start", "zero"] = "start",
     f0: Float[ArrayLike, "n ..."] | None = None,
+    radial: Float[ArrayLike, "n ..."] | None = None,
+    symmetric: bool = True,
 ) -> Flow:
-    """Gradient flow of the squared loss with a constant kernel, solved.
+    """Gradient flow with a constant kernel: in closed form for the squared loss, as an ODE for any other.
 
-    ``df/dt = -eta K (f - Y)``, so that with ``f_0`` the initial outputs
+    ``df/dt = -eta K dL/df``, which for the squared loss, with ``f_0`` the initial outputs, is
 
         f_t(x) = f_0(x) + Theta(x, X) (Theta + ridge I)^-1 (I - e^(-eta (Theta + ridge I) t)) (Y - f_0(X)).
 
-    K: (n, n) NTK of the training points (per output).  Y: (n,) or (n, outputs).  loss: "sum" is ``1/2 sum (f - Y)^2``,
-    "mean" half the mean over all n x outputs entries (then eta is divided by their number).  ridge: weight decay
-    towards the initial parameters, ``ridge/2 |theta - theta_0|^2`` in the units of K (times the mean of K's diagonal
-    if `ridge_relative`).  f0: (n, outputs) initial outputs; None: 0.
+    K: (n, n) NTK of the training points, the same for each output, or (n, n, outputs, outputs) with blocks of outputs
+    (``output="full"``).  Y: (n,) or (n, outputs).  loss: "sum" is ``1/2 sum (f - Y)^2``, "mean" half the mean over all
+    n x outputs entries (then eta is divided by their number); "cross_entropy" ``-sum_i log softmax(f_i)[Y_i]``, Y class
+    numbers (n,) or probabilities (n, outputs); "logistic" ``sum log(1 + e^(-Y f))``, Y = -1 or +1; or a function
+    ``loss(output, target)`` of one example, written in JAX, which is summed over examples.
+
+    momentum m > 0: the ODE of heavy ball with t in steps, ``v' = -(1 - m) v - gradient, theta' = eta v`` (0 is gradient
+    flow).  ridge: weight decay ``ridge/2 |theta - theta_0|^2`` in the units of K (times the mean of K's diagonal if
+    `ridge_relative`), or ``ridge/2 |theta|^2`` with decay_to="zero", which needs radial = ``df/dtheta theta_0``, of the
+    shape of f0.  f0: (n, outputs) initial outputs; None: 0.  symmetric: False for a K that is not, for example with the
+    sign of one gradient; K[i, j] is the change of output i by example j.
 
     Returns F with ``F(t)`` and ``F(t, K_test, f0_test)``, t from 0 to infinity; see `Flow`.  Float64 inside; NumPy or
     JAX out as K and Y are.  A singular K gives a SingularGramWarning and the pseudo-inverse limit.  Raises ValueError
-    for shapes that do not fit, NaN, an asymmetric K.  Source: Jacot et al. 2018, section 5; Lee et al. 2019, eq. 8-11.
+    for shapes that do not fit, NaN, an asymmetric K, targets that the loss does not take; for infinite t where there
+    is no limit.  Source: Jacot et al. 2018, section 5; Lee et al. 2019, eq. 8-11; Qian 1999 (momentum).
     """
-    return Flow(K, Y, loss, learning_rate, ridge, ridge_relative, f0)
+    return Flow(
+        K,
+        Y,
+        loss=loss,
+        learning_rate=learning_rate,
+        momentum=momentum,
+        ridge=ridge,
+        ridge_relative=ridge_relative,
+        decay_to=decay_to,
+        f0=f0,
+        radial=radial,
+        symmetric=symmetric,
+    )
 
 
 def steps(
-    K: Float[ArrayLike, "n n"],
+    K: Float[ArrayLike, "n n ..."],
     Y: Float[ArrayLike, "n ..."],
     *,
-    loss: Literal["sum", "mean"] = "sum",
+    loss: Loss = "sum",
     learning_rate: float = 1.0,
+    momentum: float = 0.0,
     ridge: float = 0.0,
     ridge_relative: bool = False,
+    decay_to: Literal["start", "zero"] = "start",
     f0: Float[ArrayLike, "n ..."] | None = None,
+    radial: Float[ArrayLike, "n ..."] | None = None,
+    symmetric: bool = True,
+    batch: int | None = None,
 ) -> Steps:
     """Gradient descent in steps of size eta with a constant kernel: ``f_k = Y + (I - eta K)^k (f_0 - Y)`` for ridge 0.
 
-    Arguments as in `flow`; F(k) after k steps, exactly what gradient descent of the linearised network gives.  Warns
-    where ``eta lambda_max > 2``, for the iteration then grows without bound (the values returned are still its own).
-    Raises ValueError as `flow`, and from F for a number of steps that is no integer.
+    Arguments as in `flow`, with momentum as heavy ball, ``v <- m v - gradient, theta <- theta + eta v``; F(k) after k
+    steps, exactly what gradient descent of the linearised network gives.  Losses other than the squared one are
+    stepped through.  batch: size of minibatches (squared loss only), distinct examples drawn anew at each step, whose
+    gradient is scaled by n / batch: F(k) is the mean of the outputs, `Steps.covariance` their noise.  Warns where
+    ``eta lambda_max > 2 (1 + momentum)`` with the squared loss, for the iteration then grows without bound (the values
+    returned are still its own; the noise of minibatches may grow at smaller rates).  Raises ValueError as `flow`, for a
+    batch that is no integer from 1 to n, and from F for a number of steps that is no integer.
     """
-    out = Steps(K, Y, loss, learning_rate, ridge, ridge_relative, f0)
+    out = Steps(
+        K,
+        Y,
+        loss=loss,
+        learning_rate=learning_rate,
+        momentum=momentum,
+        ridge=ridge,
+        ridge_relative=ridge_relative,
+        decay_to=decay_to,
+        f0=f0,
+        radial=radial,
+        symmetric=symmetric,
+        batch=batch,
+    )
+    if out.spectrum is None or loss not in SQUARED:
+        return out
     top = out.rate * out.spectrum.lam[-1]
-    if top > 2:
+    bound = 2 * (1 + momentum)
+    if top > bound:
         warnings.warn(
-            f"learning_rate x lambda_max = {top:.3g} > 2: gradient descent of the linearised network diverges; stay "
-            f"below {learning_rate * 2 / top:.3g} (wl.max_learning_rate).",
+            f"learning_rate x lambda_max = {top:.3g} > {bound:.3g}: gradient descent of the linearised network "
+            f"diverges; stay below {learning_rate * bound / top:.3g} (wl.max_learning_rate).",
             RuntimeWarning,
             stacklevel=2,
         )
     return out
-
-
-def max_learning_rate(
-    K: Float[ArrayLike, "n n"], *, loss: Literal["sum", "mean"] = "sum", outputs: int = 1, momentum: float = 0.0
-) -> float:
-    """Largest stable learning rate of gradient descent with a constant kernel, ``2 (1 + momentum) / lambda_max``.
-
-    loss and number of outputs as in `flow` (the mean loss allows n x outputs times more); momentum in [0, 1), heavy
-    ball.  K: (n, n).  Infinity for K = 0.  Raises ValueError for a K that is no Gram matrix, a momentum outside [0, 1).
-    Source: Lee et al. 2019, section 2.2; Polyak 1964.
-    """
-    if not 0 <= momentum < 1:
-        raise ValueError(f"momentum must lie in [0, 1), not {momentum!r}.")
-    found = spectrum(K, warn=False)
-    top = found.lam[-1]
-    if top <= 0:
-        return float("inf")
-    return float(2 * (1 + momentum) / (top * rate_of(loss, 1.0, len(found.lam) * outputs)))

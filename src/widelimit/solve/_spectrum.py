@@ -41,13 +41,15 @@ class Spectrum(NamedTuple):
         return self.V @ (function(lam)[:, None] * (self.V.T @ B))
 
 
-def checked_gram(K: Float[ArrayLike, "n n"], name: str = "K") -> Float[np.ndarray, "n n"]:
-    """A square, symmetric, finite matrix in float64, or a ValueError that says what is wrong."""
+def checked_gram(K: Float[ArrayLike, "n n"], name: str = "K", *, symmetric: bool = True) -> Float[np.ndarray, "n n"]:
+    """A square, symmetric (unless `symmetric` is False), finite matrix in float64, or a ValueError: what is wrong."""
     K = np.asarray(K, np.float64)
     if K.ndim != 2 or K.shape[0] != K.shape[1] or K.shape[0] == 0:
         raise ValueError(f"{name} must be a square matrix (n, n) with n >= 1, and has shape {K.shape}.")
     if not np.all(np.isfinite(K)):
         raise ValueError(f"{name} holds NaN or infinity; check the inputs that it was computed from.")
+    if not symmetric:
+        return K
     asymmetry = np.abs(K - K.T).max()
     if asymmetry > 1e-5 * max(np.abs(K).max(), np.finfo(float).tiny):
         raise ValueError(f"{name} must be symmetric; it differs from its transpose by up to {asymmetry:.3g}.")

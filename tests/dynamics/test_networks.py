@@ -1,0 +1,180 @@
+"""Against training: of linearised networks, which must agree to rounding, and of wide ones, which must come near."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import widelimit as wl
+from widelimit import nn
+
+N, M, O = 5, 2, 3
+LABELS = jnp.array([0, 2, 1, 1, 0])
+NUMBERS = np.array([[0.3, -1.0, 0.2], [1.0, 0.5, 0.0], [-0.4, 0.1, 0.9], [0.0, 0.0, 1.0], [0.7, -0.2, 0.1]])
+
+
+def half_squares(f):
+    return 0.5 * jnp.sum((f - NUMBERS) ** 2)
+
+
+def cross_entropy(f):
+    return -jnp.sum(jax.nn.log_softmax(f)[jnp.arange(N), LABELS])
+
+
+def logistic(f):
+    return jnp.sum(jnp.logaddexp(0.0, -jnp.sign(NUMBERS + 0.01) * f))
+
+
+LOSSES = {
+    "sum": (half_squares, NUMBERS),
+    "cross_entropy": (cross_entropy, np.asarray(LABELS)),
+    "logistic": (logistic, np.sign(NUMBERS + 0.01)),
+}
+
+
+def network(width):
+    return nn.Sequential(nn.Dense(width, W_std=1.5, b_std=0.3), nn.Erf(), nn.Dense(O, W_std=1.5, b_std=0.1))
+
+
+def inputs():
+    rng = np.random.default_rng(3)
+    return rng.normal(size=(N, 4)), rng.normal(size=(M, 4))
+
+
+def trained(f, params, X, total, *, steps, rate, momentum=0.0, ridge=0.0, towards=None):
+    """Parameters after plain heavy-ball descent of ``total(f(X)) + ridge/2 |theta - towards|^2``."""
+    towards = params if towards is None else towards
+
+    def objective(p):
+        square = sum(jnp.sum((a - b) ** 2) for a, b in zip(jax.tree.leaves(p), jax.tree.leaves(towards), strict=True))
+        return total(jax.vmap(partial(f, p))(X)) + ridge / 2 * square
+
+    def step(_, state):
+        p, v = state
+        v = jax.tree.map(lambda v, g: momentum * v - g, v, jax.grad(objective)(p))
+        return jax.tree.map(lambda p, v: p + rate * v, p, v), v
+
+    zero = jax.tree.map(jnp.zeros_like, params)
+    return jax.jit(lambda p: jax.lax.fori_loop(0, steps, step, (p, zero))[0])(params)
+
+
+@pytest.fixture
+def linear(float64):
+    """A linearised network in float64, its blocks of kernels and initial outputs."""
+    X, X_test = inputs()
+    net = network(7)
+    params = jax.tree.map(lambda a: a.astype(jnp.float64), net.init(jax.random.key(1), X[0].shape))
+    kernel = wl.empirical_ntk(net.apply, params, output="full")
+    start = jax.vmap(partial(net.apply, params))
+
+    def along(x):
+        return jax.jvp(lambda p: net.apply(p, x), (params,), (params,))[1]
+
+    return {
+        "f": wl.linearize(net.apply, params),
+        "params": params,
+        "X": X,
+        "X_test": X_test,
+        "K": np.asarray(wl.gram(kernel, X)),
+        "K_test": np.asarray(wl.gram(kernel, X_test, X)),
+        "f0": start(X),
+        "f0_test": start(X_test),
+        "radial": jax.vmap(along)(X),
+        "radial_test": jax.vmap(along)(X_test),
+    }
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize(
+    ("momentum", "ridge", "decay_to"),
+    [(0.0, 0.0, "start"), (0.0, 0.4, "zero"), (0.7, 0.4, "start"), (0.7, 0.4, "zero")],
+)
+def test_linearised_networks_with_blocks_of_outputs(linear, loss, momentum, ridge, decay_to):
+    total, Y = LOSSES[loss]
+    zero = jax.tree.map(jnp.zeros_like, linear["params"]) if decay_to == "zero" else None
+    settings = {"steps": 30, "rate": 0.03, "momentum": momentum, "ridge": ridge}
+    theta = trained(linear["f"], linear["params"], linear["X"], total, towards=zero, **settings)
+    decay = {"ridge": ridge, "decay_to": decay_to, "radial": linear["radial"] if decay_to == "zero" else None}
+    F = wl.steps(linear["K"], Y, loss=loss, learning_rate=0.03, momentum=momentum, f0=linear["f0"], **decay)
+    on_train = jax.vmap(partial(linear["f"], theta))(linear["X"])
+    on_test = jax.vmap(partial(linear["f"], theta))(linear["X_test"])
+    assert np.abs(on_train - linear["f0"]).max() > 0.1
+    np.testing.assert_allclose(F(30), on_train, atol=1e-10)
+    test = (linear["K_test"], linear["f0_test"], *([linear["radial_test"]] if decay_to == "zero" else []))
+    np.testing.assert_allclose(F(30, *test), on_test, atol=1e-10)
+
+
+def drawn(net, seeds):
+    return jax.vmap(lambda key: net.init(key, inputs()[0][0].shape))(jax.random.split(jax.random.key(0), seeds))
+
+
+def mistake(width, loss, K, K_test, **settings):
+    """Of the infinite kernel's prediction of a finite network's test outputs, averaged over draws."""
+    total, Y = LOSSES[loss]
+    X, X_test = (a.astype(np.float32) for a in inputs())
+    net = network(width)
+
+    @jax.jit
+    @jax.vmap
+    def outputs(params):
+        theta = trained(net.apply, params, X, total, steps=50, rate=0.03, **settings)
+        start = partial(jax.vmap(net.apply, (None, 0)), params)
+        return start(X), start(X_test), jax.vmap(partial(net.apply, theta))(X_test)
+
+    errors = []
+    for f0, f0_test, out in zip(*outputs(drawn(net, 4)), strict=True):
+        F = wl.steps(K, Y, loss=loss, learning_rate=0.03, f0=f0, **settings)
+        errors.append(np.square(out - F(50, K_test, f0_test)).mean())
+    return np.sqrt(np.mean(errors))
+
+
+@pytest.fixture(scope="module")
+def kernels():
+    Theta = wl.gram(wl.ntk(network(1)), np.concatenate(inputs()))
+    return Theta[:N, :N], Theta[N:, :N]
+
+
+@pytest.mark.parametrize(
+    ("loss", "settings"),
+    [
+        ("sum", {}),
+        ("cross_entropy", {"momentum": 0.8, "ridge": 0.1}),
+        pytest.param("logistic", {}, marks=pytest.mark.slow),
+        pytest.param("sum", {"momentum": 0.5, "ridge": 0.3}, marks=pytest.mark.slow),
+    ],
+)
+def test_wide_networks_train_like_their_limit(loss, settings, kernels):
+    narrow, wide = (mistake(width, loss, *kernels, **settings) for width in (16, 1024))
+    assert wide < narrow / 4  # the root of the width: 1/8
+
+
+def test_an_ensemble_of_wide_networks():
+    """Mean and covariance over initialisations, against 400 networks of width 512 trained by small steps."""
+    X, X_test = (a.astype(np.float32) for a in inputs())
+    net = nn.Sequential(nn.Dense(512, W_std=1.5, b_std=0.3), nn.Erf(), nn.Dense(1, W_std=1.5, b_std=0.1))
+    Y = NUMBERS[:, 0]
+    K, Theta = wl.gram(wl.kernels(net), np.concatenate(inputs()))
+    blocks = {"nngp_test": K[N:, :N], "nngp_test_test": K[N:, N:]}
+    K, Theta, Theta_test = K[:N, :N], Theta[:N, :N], Theta[N:, :N]
+    rate = 0.02 * wl.max_learning_rate(Theta)
+
+    @jax.jit
+    @jax.vmap
+    def outputs(params):
+        def total(f):
+            return 0.5 * jnp.sum((f[:, 0] - Y) ** 2)
+
+        theta = trained(net.apply, params, X, total, steps=200, rate=rate)
+        return jax.vmap(partial(net.apply, theta))(X_test)[:, 0]
+
+    out = outputs(drawn(net, 400))
+    law = wl.ntk_ensemble(200 * rate, Theta, K, Y, ntk_test=Theta_test, **blocks)
+    # standard errors of 400 draws; finite width and step add some per cent
+    std = np.sqrt(law.variance)
+    assert np.abs((out.mean(0) - law.mean) / std).max() < 4 / 20 + 0.05
+    np.testing.assert_allclose(np.cov(out.T), law.covariance, atol=(4 * 2**0.5 / 20 + 0.05) * law.variance.max())
+    assert (wl.posterior(K, Y, **blocks).variance < law.variance).all()  # the least of all linear predictors
