@@ -30,7 +30,8 @@ def measure(i: int, widths: list[int], seeds: int) -> dict[str, Any]:
     """Errors of the networks of row i at each width; where the widest are beyond 3 standard errors, other networks."""
     row, start = rows()[i], time.process_time()
     widths = [max(2, round(n * row.factor)) for n in widths]
-    out = {"name": row.name, "framework": row.framework, "widths": widths}
+    device = f"{jax.devices()[0].device_kind}, JAX {jax.__version__}"
+    out = {"name": row.name, "framework": row.framework, "widths": widths, "seeds": seeds, "device": device}
     try:
         check = row.limit().check(row.x, key=jax.random.key(1), widths=widths, seeds=seeds)
         wide = check.rows[-1]
@@ -63,7 +64,15 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=32, help="networks a width")
     parser.add_argument("--jobs", type=int, default=1, help="rows at once, a process each")
     parser.add_argument("--json", type=pathlib.Path, help="also write every figure to this file")
+    parser.add_argument(
+        "--page", type=pathlib.Path, nargs="+", help="only write the page, from such files of other runs"
+    )
     options = parser.parse_args()
+    if options.page:
+        runs = [r for file in options.page for r in json.loads(file.read_text())]
+        of = {(r["name"], r["framework"]): r for r in runs}
+        PAGE.write_text(page([of[key] for r in rows() if (key := (r.name, r.framework)) in of]))
+        return 0
     chosen = [i for i, r in enumerate(rows()) if any(t in f"{r.name} {r.framework}" for t in options.only)]
     found: dict[int, dict] = {}
 
@@ -74,7 +83,7 @@ def main() -> int:
         if options.json:
             options.json.write_text(json.dumps(results, indent=1))
         if options.only == [""]:  # after each row: none is lost
-            PAGE.write_text(page(results, options.seeds))
+            PAGE.write_text(page(results))
 
     if options.jobs == 1:
         for i in chosen:
@@ -88,23 +97,25 @@ def main() -> int:
     return 0
 
 
-def page(results: list[dict], seeds: int) -> str:
+def page(results: list[dict]) -> str:
     good = [r for r in results if "failed" not in r]
     slopes = np.array([r["slope"] for r in good])
     within = int(np.sum(np.abs(slopes + 0.5) <= 0.15))
     stays = [r["name"] for r in good if min(map(max, zip(r["ntk"], r["nngp"], strict=True))) > BEYOND]
+    devices = "; ".join(sorted({f"{r['device']} ({r['seeds']} networks a width)" for r in results}))
     lines = "\n".join(line(r) for r in results)
     return f"""# Architectures beside finite networks
 
-Written by `scripts/monte_carlo.py` (JAX {jax.__version__}, {jax.devices()[0].device_kind}).
+Written by `scripts/monte_carlo.py`, on {devices}.
 
-Each limit is compared with real networks of the same code, {seeds} random ones a width, on three inputs: the error of
-one network's NTK (root mean square, relative), which falls as width^(-1/2); the slope of its logarithm in that of the
-width; and the largest distance of the mean over networks from the limit at the largest width, in standard errors, over
-all pairs. That mean also has a bias of order 1/width. The distance is the largest of six numbers, some of which are
-beyond 3 by chance in a table of this size: where it is, {seeds} other networks are drawn.
+Each limit is compared with real networks of the same code, on three inputs: the error of one network's NTK (root mean
+square, relative), which falls as width^(-1/2); the slope of its logarithm in that of the width; and the largest
+distance of the mean over networks from the limit at the largest width, in standard errors, over all pairs. That mean
+also has a bias of order 1/width. The distance is the largest of six numbers, some of which are beyond 3 by chance in a
+table of this size: where it is, as many other networks are drawn.
 
 Slopes within 0.15 of -1/2: {within} of {len(good)}. Beyond 3 standard errors twice: {", ".join(stays) or "none"}.
+(BatchNorm over a batch is itself an average, good to 1e-2 at its default points: see [accuracy](accuracy.md).)
 
 Weights that are not Gaussian (PyTorch and Equinox draw uniform ones, Flax truncated Gaussians) act as Gaussian ones in
 wide layers; in the first layer up to the inverse of the number of inputs, so those rows have 64 inputs.
