@@ -321,3 +321,29 @@ def test_bad_input():
         wl.gram(wl.empirical_ntk(lambda p, x: (x @ p["A"], x), params), np.ones((2, 3)))
     with pytest.raises(TypeError, match="floating-point numbers, not int"):
         wl.gram(wl.empirical_ntk(lambda p, x: (x @ p["A"]).astype(int), params), np.ones((2, 3)))
+
+
+@pytest.mark.usefixtures("float64")
+def test_a_kernel_at_other_parameters():
+    f, params, X, _ = case("mlp")
+    k = wl.empirical_ntk(f, params)
+    moved = jax.tree.map(lambda a: a + 0.1, params)
+    np.testing.assert_allclose(wl.gram(k.at(moved), X), wl.gram(wl.empirical_ntk(f, moved), X), rtol=1e-12)
+    assert np.array_equal(wl.gram(k, X), wl.gram(k, X).T)
+    np.testing.assert_allclose(wl.gram_diag(k, X), np.diag(wl.gram(k, X)), rtol=1e-12)
+    with pytest.raises(ValueError, match="another structure"):
+        k.at([params])
+    with pytest.raises(ValueError, match=r"\['A'\] has shape"):
+        k.at({**params, "A": jnp.ones((2, 2))})
+
+
+def test_what_a_function_reads_elsewhere_is_read_again():
+    """A kernel is of the function as it is when the kernel is made, not of an earlier one of that name."""
+    scale = [1.0]
+
+    def f(p, x):
+        return scale[0] * x @ p
+
+    before = wl.gram(wl.empirical_ntk(f, jnp.ones((3, 1))), np.ones((2, 3)))
+    scale[0] = 2.0
+    np.testing.assert_allclose(wl.gram(wl.empirical_ntk(f, jnp.ones((3, 1))), np.ones((2, 3))), 4 * before)

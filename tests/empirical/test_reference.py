@@ -121,7 +121,7 @@ def test_parameters_that_cannot_be_differentiated_or_do_not_fit():
         with pytest.raises(ValueError, match="holds no arrays"):
             make(f, {})
     line = wl.linearize(f, {"W": jnp.ones((4, 3))})
-    with pytest.raises(ValueError, match=r"theta\['W'\] has shape \(4, 2\), .* \(4, 3\)"):
+    with pytest.raises(ValueError, match=r"parameter \['W'\] has shape \(4, 2\), .* \(4, 3\)"):
         line({"W": jnp.ones((4, 2))}, jnp.ones(4))
     with pytest.raises(ValueError, match="another structure"):
         line([jnp.ones((4, 3))], jnp.ones(4))

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from widelimit._examples import as_example, signature
-from widelimit.empirical._parameters import check_parameters, names_of, weights_of
+from widelimit.empirical._parameters import check_like, check_parameters, names_of, weights_of
 from widelimit.empirical._plan import METHODS, Design, Plan
 
 if TYPE_CHECKING:  # shapes in signatures, for readers and type checkers: nothing is loaded
@@ -44,6 +44,14 @@ class EmpiricalKernel:
     def diag(self, x: Float[jax.Array, "*input"]) -> Float[jax.Array, "*outputs"]:
         """Kernel of x with itself."""
         return self(x, x)
+
+    def at(self, params: Any) -> EmpiricalKernel:
+        """The kernel of the same network at other parameters, for which nothing is traced or compiled again.
+
+        params: of the structure, shapes and types of those of this kernel; ValueError otherwise.
+        """
+        check_like(params, self._params)
+        return EmpiricalKernel(self._design, params, self._output, self._weights)
 
     def all_pairs(self, x1: Any, x2: Any = None) -> Any:
         """Kernels of all pairs of two batches at once, however much memory that takes; in a `jit`, say."""
@@ -154,11 +162,6 @@ class _Flat:
         return out
 
 
-@functools.lru_cache(maxsize=64)
-def _flat(f: Callable, structure: Any, output: Any) -> _Flat:
-    return _Flat(f, structure, output)
-
-
 def empirical_ntk(
     f: Callable,
     params: Any,
@@ -187,9 +190,9 @@ def empirical_ntk(
     gradients, and "products", Jacobians times vectors; "factorised" never forms a gradient of a layer, "jacobian"
     always.  All give the same numbers; ``kernel.plan(x)`` tells the choice.
 
-    Use it with `wl.gram`.  Layers that are applied twice, tied and bare parameters are exact.  Raises ValueError for an
-    unknown output, method or gradients or an lr of another structure, TypeError for an f that is no function or params
-    that are not floating-point.
+    Use it with `wl.gram`; at other parameters, as those in training are, take ``kernel.at(params)``.  Layers that are
+    applied twice, tied and bare parameters are exact.  Raises ValueError for an unknown output, method or gradients or
+    an lr of another structure, TypeError for an f that is no function or params that are not floating-point.
     Source: Jacot et al. 2018, section 4; Novak et al. 2022; Malladi et al. 2023 (SignGD); Wang et al. 2022 (PINNs).
     """
     for name, value in (("f", f), ("other", other)):
@@ -209,9 +212,11 @@ def empirical_ntk(
         raise TypeError("empirical_ntk: parameters must be a function of a parameter's path, giving True or False.")
     weights = weights_of("empirical_ntk", params, lr, parameters)
     structure = jax.tree.structure(params)
-    flat = [_flat(g, structure, output if callable(output) else None) for g in (f, other or f)]
+    wanted = output if callable(output) else None
+    first = _Flat(f, structure, wanted)
+    second = first if other is None or other is f else _Flat(other, structure, wanted)
     if by_parameter or gradients != "plain":
         method = "structured" if method == "auto" else method
     how = "full" if callable(output) else "sum" if output == "mean" else output
-    design = Design(flat[0], flat[1], how, method, _GRADIENTS[gradients], by_parameter)
+    design = Design(first, second, how, method, _GRADIENTS[gradients], by_parameter)
     return EmpiricalKernel(design, params, output, weights)

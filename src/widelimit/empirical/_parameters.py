@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-__all__ = ["check_parameters", "names_of", "weights_of"]
+__all__ = ["check_like", "check_parameters", "names_of", "weights_of"]
 
 
 def check_parameters(where: str, params) -> None:
@@ -58,3 +58,16 @@ def weights_of(where: str, params: Any, lr: Any, parameters: Callable[[str], boo
     if all(rate is None for rate in found):
         raise ValueError(f"{where}: parameters chooses none of {', '.join(names)}.")
     return found
+
+
+def check_like(theta, params) -> None:
+    """Raise ValueError for parameters of another structure or other shapes than params."""
+    if jax.tree.structure(theta) != jax.tree.structure(params):
+        raise ValueError(
+            "the parameters given have another structure than those that the network had at first; give them as those."
+        )
+    for (path, a), b in zip(jax.tree_util.tree_flatten_with_path(theta)[0], jax.tree.leaves(params), strict=True):
+        if jnp.shape(a) != jnp.shape(b):
+            raise ValueError(
+                f"parameter {jax.tree_util.keystr(path)} has shape {jnp.shape(a)}, and had {jnp.shape(b)} at first."
+            )

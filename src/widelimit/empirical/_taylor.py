@@ -9,20 +9,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from widelimit.empirical._parameters import check_parameters
+from widelimit.empirical._parameters import check_like, check_parameters
 
 __all__ = ["linearize", "taylor"]
-
-
-def _check_like(theta, params) -> None:
-    if jax.tree.structure(theta) != jax.tree.structure(params):
-        raise ValueError("the expansion is of parameters of another structure than theta; give theta as params was.")
-    for (path, a), b in zip(jax.tree_util.tree_flatten_with_path(theta)[0], jax.tree.leaves(params), strict=True):
-        if jnp.shape(a) != jnp.shape(b):
-            raise ValueError(
-                f"theta{jax.tree_util.keystr(path)} has shape {jnp.shape(a)}, and the parameters that the expansion is "
-                f"about have {jnp.shape(b)}."
-            )
 
 
 def linearize(f: Callable, params: Any) -> Callable:
@@ -48,7 +37,7 @@ def taylor(f: Callable, params: Any, order: int = 2) -> Callable:
     check_parameters("taylor", params)
 
     def expansion(theta, *args, **kwargs):
-        _check_like(theta, params)
+        check_like(theta, params)
         direction = jax.tree.map(jnp.subtract, theta, params)
 
         def along(t):

@@ -262,6 +262,8 @@ def _tiled(k, x1, x2, batch_size, memory, report):
     if out is None:
         shape = jax.eval_shape(k, *(_one_of(x) for x in (x1, other)))
         return jax.tree.map(lambda s: np.zeros((n1, n2, *s.shape), s.dtype), shape)
+    if symmetric:
+        _set_symmetric(out)
     if symmetric and not is_factored(k):
         _set_diagonal(out, k, x1, tile1**2)
     return out
@@ -273,12 +275,17 @@ def _transposed(part):
     return np.swapaxes(part, -1, -2) if part.ndim == 4 else part
 
 
+def _set_symmetric(out):
+    """The two halves of a diagonal tile are computed separately: make them equal to the bit."""
+    for whole in jax.tree.leaves(out):
+        if whole.ndim == 2:
+            within = np.triu_indices(len(whole), 1)
+            whole.T[within] = whole[within].conj()
+
+
 def _set_diagonal(out, k, x, tile):
     index = np.arange(_count(x))
     for whole, diagonal in zip(jax.tree.leaves(out), jax.tree.leaves(_diagonals(k, x, tile)), strict=True):
-        within = np.triu_indices(_count(x), 1)
-        if whole.ndim == 2:  # the two halves of a diagonal tile are computed separately: make them equal to the bit
-            whole.T[within] = whole[within]
         whole[index, index] = diagonal
 
 
