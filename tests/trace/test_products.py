@@ -39,4 +39,5 @@ def test_products_are_of_full_precision(name, kernel):
     for eqn in found:
         precision = eqn.params["precision"]
         pair = precision if isinstance(precision, tuple) else (precision,) * 2
-        assert all(p == jax.lax.Precision.HIGHEST for p in pair), eqn
+        # XLA computes with the higher of the two; JAX's patches of a convolution state it of the data only
+        assert any(p == jax.lax.Precision.HIGHEST for p in pair), eqn

@@ -164,8 +164,9 @@ class Fork(_Branches):
 
 
 class Parallel(_Branches):
-    """``(f_1(x_1), f_2(x_2), ...)`` of a tuple ``(x_1, x_2, ...)``: each branch has a part of its own (an encoder and a
-    decoder); the parameters are a tuple, one entry a branch.
+    """``(f_1(x_1), f_2(x_2), ...)`` of a tuple ``(x_1, x_2, ...)``.
+
+    Each branch has a part of its own (an encoder and a decoder); the parameters are a tuple, one entry a branch.
 
     Raises TypeError for an argument that is not a module, ValueError for none, or for an input that is not a tuple of
     as many parts as there are branches.
