@@ -172,7 +172,8 @@ def case(name):
 @pytest.mark.usefixtures("float64")
 def test_methods_agree_with_the_jacobian(name):
     f, params, X, full = case(name)
-    for method in ("factorised", "products"):
+    slow_to_compile = name in ("attention", "cnn", "same filter", "embedding")
+    for method in ("factorised",) if slow_to_compile else ("factorised", "products"):
         k = wl.empirical_ntk(f, params, output="full", method=method)
         np.testing.assert_allclose(wl.gram(k, X), full, rtol=1e-10, atol=1e-12, err_msg=method)
     parts = wl.gram(wl.empirical_ntk(f, params, output="sum", by_parameter=True), X, batch_size=2)

@@ -66,6 +66,7 @@ def test_linear_attention_over_the_root_of_the_width():
     assert float(kernel) == pytest.approx(expected, rel=1e-12)
 
 
+@pytest.mark.slow
 def test_softmax_attention_over_the_root_of_the_width_agrees_with_sampled_scores():
     network = _network("root_width", "softmax", nn.Masked)
     kernel = float(wl.nngp(network, points=8192)(*_examples(X, CONTEXT)))
@@ -125,6 +126,7 @@ def test_forward_of_padded_parts():
     np.testing.assert_allclose(y, cut, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_gram_over_tuples_of_padded_parts():
     kernel = wl.nngp(_network("width", "relu", nn.Masked))
     gram = wl.gram(kernel, tuple(zip((X, CONTEXT), MASKS, strict=True)))

@@ -51,7 +51,9 @@ def _drawn(n, mix):
     return np.concatenate(out)
 
 
-@pytest.mark.parametrize("mix", [False, True], ids=["position by position", "positions mixed"])
+@pytest.mark.parametrize(
+    "mix", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["position by position", "positions mixed"]
+)
 def test_agrees_with_finite_networks(mix):
     def kernels(**options):
         return np.stack(wl.gram(wl.limit(lambda p, x: _network(p, x, mix, **options), _prior).kernels, X))
