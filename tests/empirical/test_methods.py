@@ -56,6 +56,14 @@ def shifts(p, x):
     return ((k @ p["B"] - p["c"]) * 2 + p["c"]).sum(0) @ p["v"]
 
 
+def read_twice(p, x):
+    """What a layer gives goes on beside the sum with its bias, in the same program and out of an inner one."""
+    h = x @ p["A"]
+    h = jnp.tanh(h + p["a"]) + h
+    k = jax.jit(lambda W, h: h @ W)(p["B"], h)
+    return (jax.jit(lambda k, b: jnp.tanh(k + b))(k, p["b"]) * k.reshape(-1)) @ p["v"]
+
+
 def cnn(p, x):
     h = jax.nn.relu(conv(x, p["one"], window_strides=(1, 1), padding="SAME") + p["b"])
     h = jnp.tanh(conv(h, p["two"], window_strides=(2, 1), padding="VALID", rhs_dilation=(1, 2)))
@@ -130,6 +138,7 @@ CASES = {
     "tied": (tied, arrays(A=(3, 4), B=(4, 5), v=(4, 2)), V),
     "bare": (bare, arrays(A=(3, 4), g=(4,), a=(4,), B=(4, 4), C=(4, 1), D=(1, 4), v=(4, 2), s=()), V),
     "shifts": (shifts, arrays(A=(3, 4), a=(4,), B=(4, 4), rows=(4, 4), c=(4,), v=(4, 2)), T),
+    "read twice": (read_twice, arrays(A=(3, 4), a=(4,), B=(4, 4), b=(4,), v=(4, 2)), V),
     "cnn": (cnn, arrays(one=(3, 3, 2, 4), b=(4,), two=(2, 2, 4, 6), three=(2, 2, 3, 4), c=(4,), v=(4, 2)), I),
     "same filter": (same_filter, arrays(W=(2, 3, 2, 2), U=(3, 3, 2, 2), v=(2, 2)), I),
     "attention": (
@@ -348,3 +357,16 @@ def test_what_a_function_reads_elsewhere_is_read_again():
     before = wl.gram(wl.empirical_ntk(f, jnp.ones((3, 1))), np.ones((2, 3)))
     scale[0] = 2.0
     np.testing.assert_allclose(wl.gram(wl.empirical_ntk(f, jnp.ones((3, 1))), np.ones((2, 3))), 4 * before)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("method", ["structured", "products"])
+def test_examples_of_two_shapes(method):
+    params = arrays(A=(3, 4), v=(4, 2))
+
+    def f(p, x):
+        return jnp.tanh(x @ p["A"]).mean(0) @ p["v"]
+
+    X, Y = (jnp.asarray(RNG.normal(size=(2, n, 3))) for n in (3, 5))
+    k = wl.empirical_ntk(f, params, output="full", method=method)
+    np.testing.assert_allclose(wl.gram(k, X, Y), brute_force(f, params, X, Y), rtol=1e-10, atol=1e-12)

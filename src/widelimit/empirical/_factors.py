@@ -134,6 +134,8 @@ def factors_of(closed, parts: Sequence[Part], leaves, x, count: int) -> dict[int
 
         arguments = [given[i] if i in given else View(i, a) for i, a in enumerate(leaves)]
         outs = outputs(closed, [*arguments, *x], use)
+        if any(left.values()):
+            raise AssertionError("a layer that was found before was not found again")
         return outs[0], {leaf: [h for h, _ in pairs] for leaf, pairs in seen.items()}
 
     layers = _layers(closed, ways, leaves, x)

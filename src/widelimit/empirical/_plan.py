@@ -55,6 +55,7 @@ class Plan:
         self.is_complex = is_complex
         self._examples = x1, x2
         same = design.f is design.other and x1 == x2
+        self._one_sided = same and design.symmetric
         self._closed = [_program(f, leaves, x) for f, x in ((design.f, x1), (design.other, x2))[: 1 if same else 2]]
         counts = [math.prod(c.out_avals[0].shape) for c in self._closed]
         self.outputs = counts[0]
@@ -125,13 +126,13 @@ class Plan:
         batch = [jax.tree.map(lambda s: jax.ShapeDtypeStruct((tile, *s.shape), s.dtype), x) for x in self._examples]
         sides = [self._factors(side).lower(leaves, batch[side]) for side in (0, 1)]
         held = [jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), s.out_info) for s in sides]
-        made = [_bytes(s.compile()) for s in sides[: 1 if self.design.symmetric else 2]]
+        made = [_bytes(s.compile()) for s in sides[: 1 if self._one_sided else 2]]
         product = _bytes(self._product().lower(leaves, weights, *held).compile())
         kept = sum(_size(h) for h in held)
         return int(max(max(made) + kept, product))
 
     def _factors(self, side: int):
-        return _compiled_factors(self._compiled, 0 if self.design.symmetric else side)
+        return _compiled_factors(self._compiled, 0 if self._one_sided else side)
 
     def _product(self):
         return _compiled_product(self._compiled)

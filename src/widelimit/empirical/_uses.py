@@ -1,8 +1,8 @@
 """Where a program uses its parameters: the layers that the empirical NTK is factorised by.
 
 A network is run equation by equation.  A parameter that is only reshaped, transposed or scaled stays a `View` of it;
-where a view meets the data in a matrix product, a convolution or a lookup of rows, that is a `Use`: the gradient by the
-parameter is then a sum over positions of outer products of what went in and the gradient by what came out,
+where a view meets the data in a matrix product, a convolution or a lookup of rows, that is a `Layer`: the gradient by
+the parameter is then a sum over positions of outer products of what went in and the gradient by what came out,
 
     df_o/dW = sum_t h_t g_(o,t)^T,
 
@@ -13,6 +13,7 @@ used in any other way is differentiated directly: nothing is approximate, and no
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -69,12 +70,16 @@ class Layer(NamedTuple):
 
 
 class Output(NamedTuple):
-    """What a layer gives, reshaped by the equations `steps` and times `scale`."""
+    """What a layer gives, reshaped by the equations `steps` and times `scale`.
+
+    alone: whether nothing else reads it, so that its gradient is that of the sum with a bias.
+    """
 
     layer: Layer
     array: Any
     scale: float = 1.0
     steps: tuple = ()
+    alone: bool = True
 
 
 class Shift(NamedTuple):
@@ -102,10 +107,18 @@ def run(closed: jex_core.ClosedJaxpr, arguments: Sequence[Any], use: Callable[[V
     jaxpr = closed.jaxpr
     env: dict[Any, Any] = dict(zip(jaxpr.constvars, closed.consts, strict=True))
     env.update(zip(jaxpr.invars, arguments, strict=True))
+    names = [v for eqn in jaxpr.eqns for v in eqn.invars] + list(jaxpr.outvars)
+    readers = Counter(v for v in names if not isinstance(v, jex_core.Literal))
+
+    def read(v):
+        if isinstance(v, jex_core.Literal):
+            return v.val
+        value = env[v]
+        return value._replace(alone=False) if isinstance(value, Output) and readers[v] > 1 else value
+
     for eqn in jaxpr.eqns:
-        values = [v.val if isinstance(v, jex_core.Literal) else env[v] for v in eqn.invars]
-        env.update(zip(eqn.outvars, _equation(jaxpr, eqn, values, use), strict=True))
-    return [v.val if isinstance(v, jex_core.Literal) else env[v] for v in jaxpr.outvars]
+        env.update(zip(eqn.outvars, _equation(jaxpr, eqn, list(map(read, eqn.invars)), use), strict=True))
+    return list(map(read, jaxpr.outvars))
 
 
 def outputs(closed: jex_core.ClosedJaxpr, arguments: Sequence[Any], use: Callable[[View, Any], Any]) -> list:
@@ -122,7 +135,7 @@ def _equation(jaxpr, eqn, values, use) -> list:
     if not any(isinstance(v, View | Output) for v in values):
         return _applied(jaxpr, eqn, values)
     if name in _INLINED:
-        inner = eqn.params["jaxpr"]
+        inner = eqn.params.get("jaxpr", eqn.params.get("call_jaxpr"))
         inner = inner if isinstance(inner, jex_core.ClosedJaxpr) else jex_core.ClosedJaxpr(inner, ())
         return run(inner, values, use)
     moved = _viewed(eqn, name, values)
@@ -144,6 +157,8 @@ def _shift(name, values) -> Shift | None:
     if name != "add" or {type(v) for v in values} != {View, Output}:
         return None
     view, output = sorted(values, key=lambda v: isinstance(v, Output))
+    if not output.alone:
+        return None
     with jax.ensure_compile_time_eval():
         added, at = (_entries(v.steps, v.array) for v in (view, output))
         entries = np.empty(at.size, int)

@@ -25,7 +25,7 @@ from widelimit.trace._program import Program
 from widelimit.trace._torch_graph import Graph, exported, lifted, lifted_integer, lifted_number
 from widelimit.trace._torch_laws import Law, check_values, watch
 
-__all__ = ["TorchBuilder", "check_mode", "needs_width_only"]
+__all__ = ["TorchBuilder", "check_mode", "needs_width_only", "tensors_of"]
 
 _RULE_FILES = (_aten_axes, _aten_networks)  # importing them registers the rules
 
@@ -98,16 +98,22 @@ def _build(builder: Callable, n: int, device: str, seed: int = 0) -> _Built:
             f"limit: a builder of one argument must return a torch.nn.Module, not {type(module).__name__}. Builders of "
             "JAX models take (n, key); a function f(params, x) needs its prior: limit(f, prior)."
         )
+    tensors, names = tensors_of(module)
+    if not any(True for _ in module.parameters()):
+        raise ValueError("limit: the module has no parameters.")
+    check_mode(module)
+    return _Built(module, tensors, {name: law_of(t) for name, t in tensors.items()}, names, law_of)
+
+
+def tensors_of(module) -> tuple[dict[str, Any], dict[str, str]]:
+    """Parameters and buffers by name, a tensor of several names under its first; and for every name that first one."""
     tensors: dict[str, Any] = {}
     names: dict[str, str] = {}
     known: dict[int, str] = {}
     for name, tensor in [*module.named_parameters(remove_duplicate=False), *module.named_buffers()]:
         names[name] = known.setdefault(id(tensor), name)
         tensors.setdefault(names[name], tensor)
-    if not any(True for _ in module.parameters()):
-        raise ValueError("limit: the module has no parameters.")
-    check_mode(module)
-    return _Built(module, tensors, {name: law_of(t) for name, t in tensors.items()}, names, law_of)
+    return tensors, names
 
 
 def check_mode(module) -> None:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from widelimit.fields import UnknownLimitError
 from widelimit.trace import _aten_axes, _aten_networks
 from widelimit.trace._aten import ATEN, run
-from widelimit.trace._torch import check_mode
+from widelimit.trace._torch import check_mode, tensors_of
 from widelimit.trace._torch_graph import exported
 
 __all__ = ["torch_function"]
@@ -36,12 +36,7 @@ def torch_function(module: Any) -> tuple[Callable, dict[str, Any]]:
     """
     with _as_value_error():
         check_mode(module)
-    names: dict[str, str] = {}
-    tensors: dict[str, Any] = {}
-    known: dict[int, str] = {}
-    for name, tensor in [*module.named_parameters(remove_duplicate=False), *module.named_buffers()]:
-        names[name] = known.setdefault(id(tensor), name)
-        tensors.setdefault(names[name], tensor)
+    tensors, names = tensors_of(module)
     params = {name: jnp.asarray(t.detach().numpy()) for name, t in tensors.items() if t.requires_grad}
     if not params:
         raise ValueError("functional: the module has no parameter that trains (requires_grad).")
