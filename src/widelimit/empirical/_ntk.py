@@ -178,9 +178,9 @@ def empirical_ntk(
 
     ``K(x, x')_ij = sum_p lr_p df_i(x)/dtheta_p df_j(x')/dtheta_p``.
 
-    f: ``f(params, x)`` for one example; params: any pytree; or as f alone a model that `wl.functional` takes (Flax Linen:
-    the module and its variables).  output: "mean" the trace over outputs divided by their
-    number (comparable with `wl.ntk`), "sum" the trace, "diag" each output with itself (O,), "full" (O, O), or a
+    f: ``f(params, x)`` for one example; params: any pytree; or as f alone a model that `wl.functional` takes (Flax
+    Linen: the module and its variables).  output: "mean" the trace over outputs divided by their number (comparable
+    with `wl.ntk`), "sum" the trace, "diag" each output with itself (O,), "full" (O, O), or a
     function that maps the output to the scalar whose kernel is wanted (``jnp.sum`` is not the trace: it has the
     products of different outputs).  lr: learning-rate factors, a number or a pytree like params; None: 1.
     parameters: which count, a function of their path such as ``"[0]['W']"``; by_parameter: a dict from path to the part
