@@ -1,0 +1,347 @@
+"""The Gaussian vector that functions of several fields of both sides depend on, and averages over it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from widelimit.duals import gaussian_average
+from widelimit.fields._errors import UnknownLimitError
+from widelimit.fields._expanding import as_joint, same_field
+from widelimit.fields._expression import evaluate
+from widelimit.fields._linear import moved
+from widelimit.fields._node import Axes, Frozen, Joint, Node, Take
+from widelimit.fields._placing import place_x, place_y, untied
+from widelimit.fields._taking import picked
+
+__all__ = ["DEPENDENT", "Law"]
+
+_FEW = 16  # pairs of partial derivatives that are multiplied out; more as a product with a matrix
+
+DEPENDENT = (
+    "a product of dependent fields, one of them a dropout mask or a sum over many positions of nonlinear functions, "
+    "has no rule. Remedy: put a dense layer in between, or compare finite networks with wl.monte_carlo."
+)
+
+
+class Slot(NamedTuple):
+    """A field of one side (0: X, 1: Y), or its values at all positions of one axis, which then are variables each.
+
+    own: the axis of X or Y that each axis of the field is; axis: that of the positions, or None.
+    """
+
+    side: int
+    node: Node
+    own: tuple[int, ...]
+    axis: int | None = None
+
+    @property
+    def size(self) -> int:
+        return 1 if self.axis is None else self.node.shape[self.axis]
+
+
+class Leaf(NamedTuple):
+    """Where a field in a function is: positions of a slot, one, or one for each position along the own axis `along`."""
+
+    slot: int
+    index: np.ndarray
+    along: int | None = None
+
+
+class _Origin(NamedTuple):
+    """A field as positions of another: those along each of its axes, as arrays over the field's axes."""
+
+    node: Node
+    positions: list[np.ndarray]
+
+
+def _origin(leaf: Node) -> _Origin:
+    chain = []
+    node = leaf
+    while isinstance(node, Axes) or (isinstance(node, Take) and np.min(node.index, initial=0) >= 0):
+        chain.append(node)
+        node = node.child
+    positions = []
+    for axis, n in enumerate(node.shape):
+        shape = [1] * len(node.shape)
+        shape[axis] = n
+        value: Any = np.arange(n).reshape(shape)
+        for step in reversed(chain):
+            with jax.ensure_compile_time_eval():
+                value = moved(value, step) if isinstance(step, Axes) else picked(jnp.asarray(value), step)
+        positions.append(np.asarray(value))
+    return _Origin(node, positions)
+
+
+def _same_axis(array: np.ndarray, n: int, axis: int, rank: int) -> int | None:
+    """The axis along which the positions are 0, ..., n - 1; that of the same number where there is only one."""
+    if n == 1:
+        return axis if rank == array.ndim else None
+    along = [i for i, m in enumerate(array.shape) if m > 1]
+    return along[0] if len(along) == 1 and np.array_equal(array.ravel(), np.arange(n)) else None
+
+
+def _spread(side: int, origins: list[_Origin]) -> tuple[Slot, list[tuple[np.ndarray, int | None]]] | None:
+    """Fields that are one field at different positions of one axis, if there are as many as it has positions."""
+    node, rank = origins[0].node, len(origins[0].node.shape)
+    own: list[int] = []
+    axis = None
+    for b, n in enumerate(node.shape):
+        found = {_same_axis(o.positions[b], n, b, rank) for o in origins}
+        if len(found) == 1 and None not in found:
+            own += [i for i in found if i is not None]
+        elif axis is None:
+            axis = b
+            own.append(-1)
+        else:
+            return None
+    if axis is None or len(origins) < node.shape[axis]:
+        return None
+    picks = []
+    for o in origins:
+        array = o.positions[axis]
+        along = [i for i, m in enumerate(array.shape) if m > 1 and np.any(np.diff(array, axis=i))]
+        if len(along) > 1:
+            return None
+        flat = np.moveaxis(array, along, [0] * len(along)).reshape(array.shape[along[0]] if along else 1, -1)[:, 0]
+        picks.append((flat, along[0] if along else None))
+    return Slot(side, node, tuple(own), axis), picks
+
+
+class Law:
+    """Fields that some functions of X (side 0) and Y (side 1) depend on, in the layout of pairs of positions."""
+
+    def __init__(self, cov, X, Y, tie):
+        self.cov, self.tie, self.nx = cov, tie, len(X.shape)
+        self.rank = self.nx + len(untied(tie))
+        self.variables: list[Slot] = []
+
+    def _place(self, side: int, array):
+        return place_y(array, self.tie, self.nx) if side else place_x(array, self.tie)
+
+    def _target(self, side: int, axis: int) -> int:
+        """Where an axis of X or Y is in the layout."""
+        if side == 0:
+            return axis
+        own = self.tie[axis]
+        return own if own is not None else self.nx + untied(self.tie).index(axis)
+
+    def _targets(self, slot: Slot) -> list[int | None]:
+        return [None if i == slot.axis else self._target(slot.side, own) for i, own in enumerate(slot.own)]
+
+    def slots(self, side: int, node: Node) -> tuple[list[Slot], list[Leaf]]:
+        """The slots that a function of fields needs, and which of them each of its fields is."""
+        joint = self._joint(node)
+        known = joint.__dict__  # once: both of a pair's moments ask, and each pair the node is in
+        if "slots" not in known:
+            known["slots"] = _slots(joint)
+        slots, leaves = known["slots"]
+        return [s._replace(side=side) for s in slots], leaves
+
+    def _joint(self, node: Node) -> Joint:
+        joint = as_joint(node)
+        if joint is None:
+            raise UnknownLimitError(DEPENDENT)
+        return joint
+
+    def _start(self, slot: Slot) -> int:
+        """Which variable the slot's first is; one field at the same position of both sides is the same variable."""
+        node = slot.node.child if isinstance(slot.node, Frozen) else slot.node  # of the same values
+        slot, start = slot._replace(node=node), 0
+        for other in self.variables:
+            same = slot.axis == other.axis and self._targets(slot) == self._targets(other)
+            if same and same_field(node, other.node):
+                return start
+            start += other.size
+        self.variables.append(slot)
+        return start
+
+    def _local(self, side: int, node: Node) -> tuple[Callable, Callable]:
+        """The node as a function of its own fields, and these as a function of the tuple of variables."""
+        joint = self._joint(node)
+        slots, leaves = self.slots(side, node)
+        starts = [self._start(s) for s in slots]
+
+        def values(u):
+            found = []
+            for leaf in leaves:
+                at = [int(i) + starts[leaf.slot] for i in leaf.index]
+                if leaf.along is None:
+                    found.append(u[at[0]])
+                    continue
+                axis = 1 + self._target(side, leaf.along)
+                parts = [u[i] if u[i].shape[axis] == 1 else jnp.take(u[i], jnp.array([r]), axis=axis)
+                         for r, i in enumerate(at)]  # fmt: skip
+                found.append(jnp.concatenate(parts, axis=axis))
+            return found
+
+        return lambda *z: evaluate(joint.expression, z, lambda a: self._place(side, a)), values
+
+    def function(self, side: int, node: Node) -> Callable:
+        """The node as a function of the tuple of variables."""
+        f, values = self._local(side, node)
+        return lambda u: f(*values(u))
+
+    def gradient(self, side: int, node: Node) -> Callable:
+        """Its derivatives by each variable of its `slots`, one after another."""
+        f, values = self._local(side, node)
+        slots, leaves = self.slots(side, node)
+
+        def derivatives(u):
+            own = values(u)
+            shape = jax.eval_shape(f, *own).shape  # each entry has derivatives of its own
+            value, pull = jax.vjp(f, *(jnp.broadcast_to(a, shape) for a in own))
+            found: list[list[Any]] = [[0.0] * s.size for s in slots]
+            for leaf, d in zip(leaves, pull(jnp.ones_like(value)), strict=True):
+                row = found[leaf.slot]
+                for i in np.unique(leaf.index):
+                    row[i] = row[i] + (d if leaf.along is None else d * self._indicator(side, leaf, i, d))
+            return [jnp.broadcast_to(d, shape) for row in found for d in row]
+
+        return derivatives
+
+    def _indicator(self, side: int, leaf: Leaf, i: int, like):
+        """Where along its axis the field is at position i of its slot."""
+        shape = [1] * like.ndim
+        shape[1 + self._target(side, leaf.along)] = len(leaf.index)  # type: ignore[arg-type]
+        return jnp.asarray(leaf.index == i, like.dtype).reshape(shape)
+
+    def average(self, function: Callable):
+        """``E[f(u)]``, its error noted."""
+        means, covariance = self._moments()
+        value, error = gaussian_average(function, means, covariance, self.cov.points)
+        count = covariance.shape[-1]
+        what = f"function of {count} preactivations, quasi-Monte Carlo of {self.cov.points} points"
+        self.cov.approximate.note(what, "standard error (of the largest value)", lambda: (_relative(error, value),))
+        return value
+
+    def contracted(self, first: Callable, second: Callable, tangents: list[list[Any]], sizes) -> Callable:
+        """``sum_ij d_i phi T_ij d_j psi`` of two gradients; tangents: blocks over slots of sizes (rows, columns)."""
+        rows, columns = sizes
+        if sum(rows) * sum(columns) <= _FEW:
+            entries = [
+                (sum(rows[:a]) + i, sum(columns[:b]) + j, block[..., min(i, block.shape[-2] - 1), j])
+                for a, line in enumerate(tangents)
+                for b, block in enumerate(line)
+                if block is not None
+                for i in range(rows[a])
+                for j in range(columns[b])
+            ]
+
+            def few(u):
+                left, right = first(u), second(u)
+                return sum(left[i] * t * right[j] for i, j, t in entries)
+
+            return few
+        matrix = _assembled(tangents, rows, columns)
+
+        def many(u):
+            left, right = (jnp.stack(g(u), axis=-1) for g in (first, second))
+            shape = jnp.broadcast_shapes(right.shape[1:-1], matrix.shape[:-2])
+            flat = jnp.broadcast_to(matrix, (*shape, *matrix.shape[-2:])).reshape(-1, *matrix.shape[-2:])
+            right = jnp.broadcast_to(right, (len(right), *shape, right.shape[-1])).reshape(len(right), len(flat), -1)
+            # few axes: XLA's products of arrays of many have failed
+            out = jnp.einsum("bij,pbj->pbi", flat, right, precision="highest")
+            return jnp.sum(left * out.reshape(len(out), *shape, -1), axis=-1)
+
+        return many
+
+    def block(self, kind: str, one: Slot, two: Slot):
+        """K or T of two slots: layout, then the positions of both; None where it vanishes."""
+        if one.side > two.side:
+            found = self.block(kind, two, one)
+            return None if found is None else jnp.swapaxes(found, -1, -2)
+        rows, columns = self._targets(one), self._targets(two)
+        tie = tuple(None if t is None or t not in rows else rows.index(t) for t in columns)
+        value = self.cov.pair(kind, one.node, two.node, tie)
+        if value is None:
+            return None
+        where = [self.rank if t is None else t for t in rows]
+        where += [self.rank + 1 if t is None else t for t in (columns[i] for i in untied(tie))]
+        value = _put(value, where, self.rank + 2)
+        return jnp.broadcast_to(value, (*value.shape[:-2], one.size, two.size))
+
+    def _mean(self, slot: Slot):
+        value = self.cov.mean(slot.node)
+        if value is None:
+            return None
+        where = [self.rank if t is None else t for t in self._targets(slot)]
+        value = _put(value, where, self.rank + 1)
+        return jnp.broadcast_to(value, (*value.shape[:-1], slot.size))
+
+    def _moments(self):
+        """Means (..., k) and covariance (..., k, k) of the variables, in the layout of pairs of positions."""
+        slots = self.variables
+        means = [self._mean(s) for s in slots]
+        blocks: list[list[Any]] = [[None] * len(slots) for _ in slots]
+        for i in range(len(slots)):
+            for j in range(i + 1):
+                value, mi, mj = self.block("K", slots[i], slots[j]), means[i], means[j]
+                if value is not None and mi is not None and mj is not None:
+                    value = value - mi[..., :, None] * mj[..., None, :]
+                blocks[i][j] = value
+                blocks[j][i] = value if value is None or i == j else jnp.swapaxes(value, -1, -2)
+        sizes = [s.size for s in slots]
+        covariance = _assembled(blocks, sizes, sizes)
+        mean = _assembled([[None if m is None else m[..., None, :] for m in means]], [1], sizes)
+        mean = jnp.broadcast_to(mean[..., 0, :], jnp.broadcast_shapes((*mean.shape[:-2], 1), covariance.shape[:-1]))
+        return mean, jnp.broadcast_to(covariance, (*mean.shape[:-1], *covariance.shape[-2:]))
+
+
+def _slots(joint: Joint) -> tuple[list[Slot], list[Leaf]]:
+    """Fields that are one field at all positions of an axis as one slot, others as one each."""
+    origins = [_origin(u) for u in joint.leaves]
+    families: list[list[int]] = []
+    for i, o in enumerate(origins):
+        family = next((f for f in families if same_field(origins[f[0]].node, o.node)), None)
+        families.append([i]) if family is None else family.append(i)
+    slots: list[Slot] = []
+    leaves: list[Any] = [None] * len(origins)
+    for family in families:
+        found = _spread(0, [origins[i] for i in family]) if len(family) > 1 else None
+        if found is None:
+            for i in family:
+                leaves[i] = Leaf(len(slots), np.zeros(1, int))
+                slots.append(Slot(0, joint.leaves[i], tuple(range(len(joint.leaves[i].shape)))))
+            continue
+        for i, (index, along) in zip(family, found[1], strict=True):
+            leaves[i] = Leaf(len(slots), index, along)
+        slots.append(found[0])
+    return slots, leaves
+
+
+def _put(value, where: list[int], rank: int):
+    """An array whose axes go to the places `where` of one with `rank` axes."""
+    if not jnp.ndim(value):
+        return jnp.reshape(value, (1,) * rank)
+    order = sorted(range(len(where)), key=lambda i: where[i])
+    shape = [1] * rank
+    for i, target in enumerate(where):
+        shape[target] = value.shape[i]
+    return jnp.transpose(value, order).reshape(shape)
+
+
+def _assembled(blocks: list[list[Any]], rows: list[int], columns: list[int]):
+    """Blocks (..., rows, columns), None for zeros, as one array; row by row, which compiles many times faster."""
+    known = [b for line in blocks for b in line if b is not None]
+    dtype = jnp.result_type(*known) if known else jnp.result_type(float)
+    shape = jnp.broadcast_shapes(*(b.shape[:-2] for b in known))
+
+    def full(block, n, m):
+        if block is None:
+            return jnp.zeros((*shape, n, m), dtype)
+        return jnp.broadcast_to(block, (*shape, n, m)).astype(dtype)
+
+    lines = [
+        jnp.concatenate([full(b, n, m) for b, m in zip(line, columns, strict=True)], -1)
+        for line, n in zip(blocks, rows, strict=True)
+    ]
+    return jnp.concatenate(lines, -2)
+
+
+def _relative(error, value):
+    return jnp.max(error) / jnp.maximum(jnp.max(jnp.abs(value)), jnp.finfo(value.dtype).tiny)
