@@ -15,18 +15,24 @@ __all__ = ["DEFAULT_POINTS", "gaussian_average"]
 DEFAULT_POINTS = 4096
 _REPLICATES = 8
 _CHUNK = 16
+_DRAWN = 192  # coordinates of the points, of which the first are used
 _FEW = 12  # Gaussians that are computed one array each, which vectorises; more compile too long
 
 
 @functools.lru_cache(maxsize=32)
 def _points(dimension: int, points: int) -> np.ndarray:
-    """Normal quantiles of independently scrambled Sobol points, (replicates, chunks, chunk, dimension)."""
+    """Normal quantiles of independently scrambled Sobol points, (replicates, chunks, chunk, dimension).
+
+    The first coordinates do not depend on how many there are, so that averages over one example and over it and its
+    equal have the same error: what is a covariance of both stays one.
+    """
     from scipy import special, stats  # here: `import widelimit` must stay quick
 
     each = max(_CHUNK, 2 ** int(np.ceil(np.log2(points / _REPLICATES))))
+    drawn = max(dimension, _DRAWN)
     out = []
     for seed in range(_REPLICATES):
-        uniform = stats.qmc.Sobol(dimension, scramble=True, rng=np.random.default_rng(seed)).random(each)
+        uniform = stats.qmc.Sobol(drawn, scramble=True, rng=np.random.default_rng(seed)).random(each)[:, :dimension]
         out.append(special.ndtri(np.clip(uniform, 2.0**-53, 1 - 2.0**-53)))
     return np.stack(out).reshape(_REPLICATES, each // _CHUNK, _CHUNK, dimension)
 

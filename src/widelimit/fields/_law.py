@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,103 +14,19 @@ from widelimit.duals import gaussian_average
 from widelimit.fields._errors import UnknownLimitError
 from widelimit.fields._expanding import as_joint, same_field
 from widelimit.fields._expression import evaluate
-from widelimit.fields._linear import moved
-from widelimit.fields._node import Axes, Frozen, Joint, Node, Take
+from widelimit.fields._linear_form import Part, Slot, linear_forms
+from widelimit.fields._node import Frozen, Joint, Node
 from widelimit.fields._placing import place_x, place_y, untied
-from widelimit.fields._taking import picked
 
 __all__ = ["DEPENDENT", "Law"]
 
 _FEW = 16  # pairs of partial derivatives that are multiplied out; more as a product with a matrix
+_MORE = 16
 
 DEPENDENT = (
     "a product of dependent fields, one of them a dropout mask or a sum over many positions of nonlinear functions, "
     "has no rule. Remedy: put a dense layer in between, or compare finite networks with wl.monte_carlo."
 )
-
-
-class Slot(NamedTuple):
-    """A field of one side (0: X, 1: Y), or its values at all positions of one axis, which then are variables each.
-
-    own: the axis of X or Y that each axis of the field is; axis: that of the positions, or None.
-    """
-
-    side: int
-    node: Node
-    own: tuple[int, ...]
-    axis: int | None = None
-
-    @property
-    def size(self) -> int:
-        return 1 if self.axis is None else self.node.shape[self.axis]
-
-
-class Leaf(NamedTuple):
-    """Where a field in a function is: positions of a slot, one, or one for each position along the own axis `along`."""
-
-    slot: int
-    index: np.ndarray
-    along: int | None = None
-
-
-class _Origin(NamedTuple):
-    """A field as positions of another: those along each of its axes, as arrays over the field's axes."""
-
-    node: Node
-    positions: list[np.ndarray]
-
-
-def _origin(leaf: Node) -> _Origin:
-    chain = []
-    node = leaf
-    while isinstance(node, Axes) or (isinstance(node, Take) and np.min(node.index, initial=0) >= 0):
-        chain.append(node)
-        node = node.child
-    positions = []
-    for axis, n in enumerate(node.shape):
-        shape = [1] * len(node.shape)
-        shape[axis] = n
-        value: Any = np.arange(n).reshape(shape)
-        for step in reversed(chain):
-            with jax.ensure_compile_time_eval():
-                value = moved(value, step) if isinstance(step, Axes) else picked(jnp.asarray(value), step)
-        positions.append(np.asarray(value))
-    return _Origin(node, positions)
-
-
-def _same_axis(array: np.ndarray, n: int, axis: int, rank: int) -> int | None:
-    """The axis along which the positions are 0, ..., n - 1; that of the same number where there is only one."""
-    if n == 1:
-        return axis if rank == array.ndim else None
-    along = [i for i, m in enumerate(array.shape) if m > 1]
-    return along[0] if len(along) == 1 and np.array_equal(array.ravel(), np.arange(n)) else None
-
-
-def _spread(side: int, origins: list[_Origin]) -> tuple[Slot, list[tuple[np.ndarray, int | None]]] | None:
-    """Fields that are one field at different positions of one axis, if there are as many as it has positions."""
-    node, rank = origins[0].node, len(origins[0].node.shape)
-    own: list[int] = []
-    axis = None
-    for b, n in enumerate(node.shape):
-        found = {_same_axis(o.positions[b], n, b, rank) for o in origins}
-        if len(found) == 1 and None not in found:
-            own += [i for i in found if i is not None]
-        elif axis is None:
-            axis = b
-            own.append(-1)
-        else:
-            return None
-    if axis is None or len(origins) < node.shape[axis]:
-        return None
-    picks = []
-    for o in origins:
-        array = o.positions[axis]
-        along = [i for i, m in enumerate(array.shape) if m > 1 and np.any(np.diff(array, axis=i))]
-        if len(along) > 1:
-            return None
-        flat = np.moveaxis(array, along, [0] * len(along)).reshape(array.shape[along[0]] if along else 1, -1)[:, 0]
-        picks.append((flat, along[0] if along else None))
-    return Slot(side, node, tuple(own), axis), picks
 
 
 class Law:
@@ -133,12 +50,12 @@ class Law:
     def _targets(self, slot: Slot) -> list[int | None]:
         return [None if i == slot.axis else self._target(slot.side, own) for i, own in enumerate(slot.own)]
 
-    def slots(self, side: int, node: Node) -> tuple[list[Slot], list[Leaf]]:
-        """The slots that a function of fields needs, and which of them each of its fields is."""
+    def slots(self, side: int, node: Node) -> tuple[list[Slot], list[list[Part]]]:
+        """The slots that a function of fields needs, and what each of its fields takes of them."""
         joint = self._joint(node)
         known = joint.__dict__  # once: both of a pair's moments ask, and each pair the node is in
         if "slots" not in known:
-            known["slots"] = _slots(joint)
+            known["slots"] = linear_forms(joint.leaves)
         slots, leaves = known["slots"]
         return [s._replace(side=side) for s in slots], leaves
 
@@ -164,20 +81,13 @@ class Law:
         """The node as a function of its own fields, and these as a function of the tuple of variables."""
         joint = self._joint(node)
         slots, leaves = self.slots(side, node)
-        starts = [self._start(s) for s in slots]
+        start = [self._start(s) for s in slots]
 
         def values(u):
-            found = []
-            for leaf in leaves:
-                at = [int(i) + starts[leaf.slot] for i in leaf.index]
-                if leaf.along is None:
-                    found.append(u[at[0]])
-                    continue
-                axis = 1 + self._target(side, leaf.along)
-                parts = [u[i] if u[i].shape[axis] == 1 else jnp.take(u[i], jnp.array([r]), axis=axis)
-                         for r, i in enumerate(at)]  # fmt: skip
-                found.append(jnp.concatenate(parts, axis=axis))
-            return found
+            return [
+                sum(self._value(u[start[p.slot] : start[p.slot] + slots[p.slot].size], side, p) for p in parts)
+                for parts in leaves
+            ]
 
         return lambda *z: evaluate(joint.expression, z, lambda a: self._place(side, a)), values
 
@@ -196,26 +106,41 @@ class Law:
             shape = jax.eval_shape(f, *own).shape  # each entry has derivatives of its own
             value, pull = jax.vjp(f, *(jnp.broadcast_to(a, shape) for a in own))
             found: list[list[Any]] = [[0.0] * s.size for s in slots]
-            for leaf, d in zip(leaves, pull(jnp.ones_like(value)), strict=True):
-                row = found[leaf.slot]
-                for i in np.unique(leaf.index):
-                    row[i] = row[i] + (d if leaf.along is None else d * self._indicator(side, leaf, i, d))
+            for parts, d in zip(leaves, pull(jnp.ones_like(value)), strict=True):
+                for part in parts:
+                    row = found[part.slot]
+                    for j in np.flatnonzero(np.any(part.matrix != 0, axis=0)).tolist():
+                        row[j] = row[j] + d * self._coefficients(part, j, side, d)
             return [jnp.broadcast_to(d, shape) for row in found for d in row]
 
         return derivatives
 
-    def _indicator(self, side: int, leaf: Leaf, i: int, like):
-        """Where along its axis the field is at position i of its slot."""
+    def _value(self, u, side: int, part: Part):
+        """``sum_j matrix_rj u_j``, r along its axis of the layout."""
+        columns = np.flatnonzero(np.any(part.matrix != 0, axis=0)).tolist()
+        if part.along is None or len(columns) == 1:
+            return sum(u[j] * self._coefficients(part, j, side, u[j]) for j in columns)
+        rows = np.stack([self._coefficients(part, j, side, u[j]) for j in columns])
+        return jnp.sum(jnp.stack([u[j] for j in columns]) * jnp.asarray(rows, u[0].dtype), axis=0)
+
+    def _coefficients(self, part: Part, j: int, side: int, like):
+        """Column j of the part's matrix, along its axis of the layout."""
+        column = part.matrix[:, j].astype(like.dtype)
         shape = [1] * like.ndim
-        shape[1 + self._target(side, leaf.along)] = len(leaf.index)  # type: ignore[arg-type]
-        return jnp.asarray(leaf.index == i, like.dtype).reshape(shape)
+        if part.along is None:
+            return column[0]
+        shape[1 + self._target(side, part.along)] = len(column)
+        return column.reshape(shape)
 
     def average(self, function: Callable):
-        """``E[f(u)]``, its error noted."""
+        """``E[f(u)]``, its error noted; of `_MORE` times the points where one average serves many entries."""
         means, covariance = self._moments()
-        value, error = gaussian_average(function, means, covariance, self.cov.points)
         count = covariance.shape[-1]
-        what = f"function of {count} preactivations, quasi-Monte Carlo of {self.cov.points} points"
+        u = tuple(jax.ShapeDtypeStruct((1, *covariance.shape[:-2]), covariance.dtype) for _ in range(count))
+        served = math.prod(jax.eval_shape(function, u).shape) // max(math.prod(covariance.shape[:-2]), 1)
+        points = self.cov.points * (_MORE if served > 1 else 1)
+        value, error = gaussian_average(function, means, covariance, points)
+        what = f"function of {count} preactivations, quasi-Monte Carlo of {points} points"
         self.cov.approximate.note(what, "standard error (of the largest value)", lambda: (_relative(error, value),))
         return value
 
@@ -290,28 +215,6 @@ class Law:
         mean = _assembled([[None if m is None else m[..., None, :] for m in means]], [1], sizes)
         mean = jnp.broadcast_to(mean[..., 0, :], jnp.broadcast_shapes((*mean.shape[:-2], 1), covariance.shape[:-1]))
         return mean, jnp.broadcast_to(covariance, (*mean.shape[:-1], *covariance.shape[-2:]))
-
-
-def _slots(joint: Joint) -> tuple[list[Slot], list[Leaf]]:
-    """Fields that are one field at all positions of an axis as one slot, others as one each."""
-    origins = [_origin(u) for u in joint.leaves]
-    families: list[list[int]] = []
-    for i, o in enumerate(origins):
-        family = next((f for f in families if same_field(origins[f[0]].node, o.node)), None)
-        families.append([i]) if family is None else family.append(i)
-    slots: list[Slot] = []
-    leaves: list[Any] = [None] * len(origins)
-    for family in families:
-        found = _spread(0, [origins[i] for i in family]) if len(family) > 1 else None
-        if found is None:
-            for i in family:
-                leaves[i] = Leaf(len(slots), np.zeros(1, int))
-                slots.append(Slot(0, joint.leaves[i], tuple(range(len(joint.leaves[i].shape)))))
-            continue
-        for i, (index, along) in zip(family, found[1], strict=True):
-            leaves[i] = Leaf(len(slots), index, along)
-        slots.append(found[0])
-    return slots, leaves
 
 
 def _put(value, where: list[int], rank: int):

@@ -112,7 +112,7 @@ def _depthwise(interpreter, equation, value, weight):
         total = multiply_nodes(own, node)
         for _ in range(rank):
             last = len(total.shape) - 1
-            total = Linear(total, last, jnp.ones((1, total.shape[last])))
+            total = Linear(total, last, np.ones((1, total.shape[last])))
             total = Axes(total, tuple(range(last)), total.shape[:last])
         out.append((_placed(total, dims, range(rank), True), n))
     return Field(tuple(out), dims.out_spec[1])
@@ -187,5 +187,5 @@ def _pool(interpreter, equation, values):
             raise equation.refuse("a window over the width has no limit.")
         matrix = window.matrix(shape[axis])
         place = axis - (value.wide_axis is not None and axis > value.wide_axis)
-        value = value.map(lambda x, i=place, m=matrix: Linear(x, i, jnp.asarray(m)))
+        value = value.map(lambda x, i=place, m=matrix: Linear(x, i, np.asarray(m)))
     return value

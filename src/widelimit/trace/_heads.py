@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 
 import jax.numpy as jnp
+import numpy as np
 
 from widelimit._precision import at_once
 from widelimit.fields import Axes, Linear, Node, Score, channel_sources
@@ -275,7 +276,7 @@ def _summed(node: Node, count: int) -> Node:
     """A sum over the last `count` axes of positions."""
     for _ in range(count):
         last = len(node.shape) - 1
-        total = Linear(node, last, jnp.ones((1, node.shape[last])))
+        total = Linear(node, last, np.ones((1, node.shape[last])))
         node = Axes(total, tuple(range(last)), total.shape[:-1])
     return node
 

@@ -68,7 +68,7 @@ def _sum_over_examples(interpreter, equation, values):
 
 
 def _sum_axis(field, index):
-    summed = field.map(lambda x: Linear(x, index, jnp.ones((1, x.shape[index]))))
+    summed = field.map(lambda x: Linear(x, index, np.ones((1, x.shape[index]))))
     wide = field.wide_axis
     return without_axis(summed, index, index + (wide is not None and index >= wide))
 
