@@ -28,8 +28,9 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Kernel", "Kernels", "Limit", "Normal", "UnknownLimitError", "empirical_ntk", "flow", "functional", "gram",
-    "gram_diag", "kernels", "laziness", "laziness_sweep", "learning_curve", "leave_one_out", "limit", "linearize", "log_marginal_likelihood",
-    "max_learning_rate", "monte_carlo", "nn", "nngp", "normal", "ntk", "ntk_ensemble", "posterior", "steps", "taylor",
+    "gram_diag", "kernels", "laziness", "laziness_sweep", "learning_curve", "leave_one_out",
+    "limit", "linearize", "log_marginal_likelihood", "max_learning_rate", "monte_carlo", "nn", "nngp", "normal", "ntk",
+    "ntk_ensemble", "posterior", "steps", "taylor",
 ]  # fmt: skip
 
 # The same once more for run time: the command line must answer without loading JAX.

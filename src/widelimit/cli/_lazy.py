@@ -169,7 +169,9 @@ class _Job:
         from widelimit.diagnostics import built, is_builder, laziness
 
         key = jax.random.key(self.options.seed)
-        given = {"checkpoints": [read_checkpoint(f) for f in wanted.files], "times": wanted.times} if wanted.files else {}
+        given = (
+            {"checkpoints": [read_checkpoint(f) for f in wanted.files], "times": wanted.times} if wanted.files else {}
+        )
         if wanted.times and not wanted.files:
             raise InputError("--times are those of --checkpoints, which are not given.")
         with _told():
@@ -270,7 +272,9 @@ def _data(options: LazyOptions, shape: list[int] | None) -> dict[str, Any]:
     if options.train >= there:
         raise InputError(f"--train: {options.train} examples and {there} rows in {data.name!r}; give fewer.")
     if shape is not None and int(np.prod(shape)) != data.d:
-        raise InputError(f"--shape: {','.join(map(str, shape))} has not the {data.d} entries of an example of {data.name!r}.")
+        raise InputError(
+            f"--shape: {','.join(map(str, shape))} has not the {data.d} entries of an example of {data.name!r}."
+        )
     X = data.X if shape is None else data.X.reshape(data.n, *shape)
     Y = _targets(options.loss, data)
     order = np.random.default_rng(options.seed).permutation(there)[:wanted]

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from widelimit.diagnostics._fit import fit_points, fit_samples, log_statistics
     from widelimit.diagnostics._laziness import laziness
     from widelimit.diagnostics._measures import alignment, effective_rank, operator_norm
+    from widelimit.diagnostics._plain import plain
     from widelimit.diagnostics._result import Laziness
     from widelimit.diagnostics._sweep import LazinessSweep, built, is_builder, laziness_sweep
 else:
@@ -20,7 +21,7 @@ else:
         "fit_samples": "_fit", "log_statistics": "_fit", "laziness": "_laziness", "alignment": "_measures",
         "effective_rank": "_measures", "operator_norm": "_measures", "Laziness": "_result", "LazinessSweep": "_sweep",
         "laziness_sweep": "_sweep", "built": "_sweep", "is_builder": "_sweep", "document": "_document",
-        "text_of": "_document",
+        "text_of": "_document", "plain": "_plain",
     }  # fmt: skip
 
     def __getattr__(name):
@@ -30,7 +31,7 @@ else:
 
 
 __all__ = [
-    "Laziness", "LazinessSweep", "alignment", "built", "document", "effective_rank", "extreme_eigenvalues", "fit_points",
-    "fit_samples", "is_builder", "largest_eigenvalue", "laziness", "laziness_sweep", "log_statistics", "operator_norm",
-    "text_of",
+    "Laziness", "LazinessSweep", "alignment", "built", "document", "effective_rank", "extreme_eigenvalues",
+    "fit_points", "fit_samples", "is_builder", "largest_eigenvalue", "laziness", "laziness_sweep", "log_statistics",
+    "operator_norm", "plain", "text_of",
 ]  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -24,7 +25,7 @@ def checked_checkpoints(task: Task, checkpoints: Sequence[Any], times: Sequence[
     steps = list(range(1, len(checkpoints) + 1)) if times is None else [int(t) for t in times]
     if len(steps) != len(checkpoints):
         raise ValueError(f"laziness: {len(checkpoints)} checkpoints and {len(steps)} times; give one for each.")
-    if steps[0] < 1 or any(b <= a for a, b in zip(steps, steps[1:], strict=False)):
+    if steps[0] < 1 or any(b <= a for a, b in itertools.pairwise(steps)):
         raise ValueError(f"laziness: times must be increasing integers from 1 on (the model is time 0), not {steps}.")
     return [_parameters(task, c, f"checkpoint {i}") for i, c in enumerate(checkpoints)], steps
 
@@ -39,7 +40,8 @@ def _parameters(task: Task, given: Any, where: str) -> Any:
         if missing:
             there = ", ".join(map(str, list(given)[:8])) or "nothing"
             raise ValueError(
-                f"laziness: {where} lacks {', '.join(map(repr, missing[:8]))}; it has {there}. Remedy: a state_dict (or "
+                f"laziness: {where} lacks {', '.join(map(repr, missing[:8]))}; it has {there}. Remedy: a state_dict "
+                "(or "
                 "parameters) of the same model."
             )
         given = {name: given[name] for name in task.params}

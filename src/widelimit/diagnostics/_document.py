@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from widelimit.diagnostics._figures import figures_of
-from widelimit.diagnostics._result import Laziness, plain
+from widelimit.diagnostics._plain import plain
+from widelimit.diagnostics._result import Laziness
 from widelimit.diagnostics._verdict import LAZY, RICH
 
 __all__ = ["CONVENTIONS", "SCHEMA", "document", "number", "sweep_text", "text_of"]
@@ -31,8 +32,8 @@ CONVENTIONS = {
     "effective rank": "exp(−Σ p log p) of the eigenvalues of K divided by their sum",
     "η λ": "learning rate times the largest eigenvalue of the Gauss-Newton matrix; gradient descent is stable below 2",
     "Hessian": "operator norm of the second derivative of one output by all parameters, at the start",
-    "κ": "‖Σ r ∇²f‖ / ‖Jᵀ H J‖ at the start, r the slopes and H the curvature of the loss: small is lazy (Chizat et al.)",
-    "verdict": f"lazy: drift and distance at most {LAZY:.0%}; rich: either {RICH:.0%} or more; features are shown, not judged",
+    "κ": "‖Σ r ∇²f‖ / ‖Jᵀ H J‖ at the start, r the slopes and H the curvature of the loss: small is lazy",
+    "verdict": f"lazy: drift and distance at most {LAZY:.0%}; rich: either {RICH:.0%} or more; features are not judged",
 }
 
 
@@ -80,9 +81,9 @@ def _course(found: Laziness) -> dict[str, Any]:
         ("accuracy", f.accuracy, True), ("  of the linearised network", f.accuracy_linear, True),
         ("test accuracy", f.accuracy_test, True), ("  of the linearised network", f.accuracy_test_linear, True),
         ("kernel drift", f.drift, True),
-        ("distance to linearisation, of the outputs' change", f.gap / np.nanmax(f.change) if f.change.any() else f.gap, True),
-        ("  on test examples", None if f.gap_test is None else f.gap_test / (np.nanmax(f.change) or 1), True),
-        ("parameters ‖θ − θ_0‖", f.movement, False), ("  relative to ‖θ_0‖", f.movement_relative, True),
+        ("distance to linearisation, of the outputs' change", f.gap / np.nanmax(f.change) if f.change.any() else
+        f.gap, True), ("  on test examples", None if f.gap_test is None else f.gap_test / (np.nanmax(f.change) or 1),
+        True), ("parameters ‖θ − θ_0‖", f.movement, False), ("  relative to ‖θ_0‖", f.movement_relative, True),
         ("features, most moved layer", np.max(list(f.features.values()), axis=0) if f.features else None, True),
         ("alignment of kernel and targets", f.alignment, False), ("  centred", f.alignment_centred, False),
         ("effective rank of the kernel", f.effective_rank, False),
@@ -114,8 +115,8 @@ def _by_parameter(found: Laziness) -> dict[str, Any]:
         rows.append(
             [
                 name, "×".join(map(str, found.settings["shapes"][name])) or "1",
-                _share(found.trace_by_parameter[name][0]), _share(drift[-1]), number(found.movement_by_parameter[name][-1]),
-                _share(found.movement_relative_by_parameter[name][-1]),
+                _share(found.trace_by_parameter[name][0]), _share(drift[-1]),
+                number(found.movement_by_parameter[name][-1]), _share(found.movement_relative_by_parameter[name][-1]),
                 _share(operator / size) if np.isfinite(operator) and size else "–",
                 "–" if feature is None else "data" if not feature.any() else _share(feature[-1]),
                 number(found.alignment_by_parameter[name][-1]),

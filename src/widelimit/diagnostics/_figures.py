@@ -44,11 +44,12 @@ def _mark(at: float, label: str) -> dict[str, Any]:
     return {"axis": "y", "at": at, "label": label}
 
 
-def _most(values: dict[str, np.ndarray]) -> list[tuple[str, np.ndarray]]:
-    """The parameters that end highest, in the network's order; those that are 0 throughout left out."""
+def _most(found: Laziness, values: dict[str, np.ndarray], style: str = "line", into: str = "") -> list[dict[str, Any]]:
+    """Lines of the parameters that end highest, each in its colour; those that are 0 throughout left out."""
     there = {k: v for k, v in values.items() if np.isfinite(v).any() and np.nanmax(v) > 0}
     kept = sorted(there, key=lambda k: -np.nan_to_num(there[k][-1]))[:_SHOWN]
-    return [(k, v) for k, v in there.items() if k in kept]
+    order, t = list(found.drift_by_parameter), found.times[1:]
+    return [line(into + k, t, v[1:], order.index(k), style=style) for k, v in there.items() if k in kept]
 
 
 def figures_of(found: Laziness) -> dict[str, Any]:
@@ -64,7 +65,7 @@ def _lazy(found: Laziness, t) -> dict[str, Any]:
     distance = [line("training examples", t, found.gap[1:] / change, 0)]
     if found.gap_test is not None:
         distance.append(line("test examples", t, found.gap_test[1:] / change, 1))
-    parts = [line(name, t, d[1:], i, style="dashed") for i, (name, d) in enumerate(_most(found.drift_by_parameter))]
+    parts = _most(found, found.drift_by_parameter, "dashed")
     return figure(
         "drift", "Drift of the kernel and distance to the linearisation",
         "How far the kernel is from its start, as a whole and the parts of the parameters, and how far the outputs are "
@@ -78,13 +79,13 @@ def _lazy(found: Laziness, t) -> dict[str, Any]:
 
 
 def _moves(found: Laziness, t) -> dict[str, Any]:
-    moves = [line(name, t, d[1:], i) for i, (name, d) in enumerate(_most(found.movement_relative_by_parameter))]
-    features = [line(f"into {name}", t, d[1:], i, style="dashed") for i, (name, d) in enumerate(_most(found.features))]
+    moves = [line("all", t, found.movement_relative[1:]), *_most(found, found.movement_relative_by_parameter)]
+    features = _most(found, found.features, "dashed", "into ")
     return figure(
         "movement", "Movement of parameters and features",
-        "Parameters against their size at the start, and what each layer is given against what it was given at the start.",
+        "Parameters against their size at the start, and what each layer is given against what it was given then.",
         [
-            panel("parameters", "step", "‖Δθ‖ / ‖θ_0‖", [line("all", t, found.movement_relative[1:]), *moves], "log log"),
+            panel("parameters", "step", "‖Δθ‖ / ‖θ_0‖", moves, "log log"),
             panel("features", "step", "rms change / rms", features, "log log"),
         ],
     )  # fmt: skip
@@ -92,19 +93,18 @@ def _moves(found: Laziness, t) -> dict[str, Any]:
 
 def _kernel(found: Laziness, t) -> dict[str, Any]:
     aligned = [line("kernel", t, found.alignment[1:]), line("centred", t, found.alignment_centred[1:], style="dotted")]
-    aligned += [
-        line(name, t, d[1:], i, style="dashed") for i, (name, d) in enumerate(_most(found.alignment_by_parameter))
-    ]
-    stable = [line("η λ", t, found.instability[1:], 0)]
+    aligned += _most(found, found.alignment_by_parameter, "dashed")
+    stable = [line("", t, found.instability[1:], 0)]
     return figure(
         "kernel", "What the kernel becomes",
-        "Alignment with the targets (a lazy network keeps it, a rich one raises it), effective rank, and learning rate times "
-        "largest curvature, which must stay below 2 for gradient descent to be stable.",
+        "Alignment with the targets (a lazy network keeps it, a rich one raises it), effective rank, and learning rate "
+        "times largest curvature, which must stay below 2 for gradient descent to be stable.",
         [
             panel("alignment with the targets", "step", "cosine", aligned, "log linear"),
             panel("effective rank", "step", "exp(entropy)", [line("", t, found.effective_rank[1:], 0)], "log linear"),
             panel("learning rate × curvature", "step", "η λ", stable, "log linear", [_mark(2.0, "stable below 2")]),
         ],
+        columns=3,
     )  # fmt: skip
 
 

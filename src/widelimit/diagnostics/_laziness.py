@@ -21,6 +21,7 @@ from widelimit.dynamics import CURVATURE
 
 __all__ = ["laziness"]
 
+_OVERFLOW = 1e50  # outputs beyond are those of a training that has diverged
 _HESSIAN_EXAMPLES = 4
 _HESSIAN_BYTES = 2**30  # of the vectors that Lanczos keeps; beyond, the Hessian is not measured
 
@@ -47,13 +48,13 @@ def laziness(
     """How lazy a finite network is: it is trained beside its linearisation, and what moves is measured.
 
     Full-batch gradient descent from the parameters that the model has, ``theta <- theta - learning_rate dL/dtheta``, of
-    the network and of ``f_lin = f(theta_0) + df/dtheta (theta - theta_0)``; at some 14 log-spaced times, drift of the
-    empirical NTK, movement of parameters and features, distance to the linearisation, alignment, curvature, and at the
-    start the Hessian.  Printing the result gives a page with a verdict and what would change it.
+    the network and of ``f_lin = f(theta_0) + df/dtheta (theta - theta_0)``; at steps 0, 1, 2, 5, 10 and so on, drift
+    of the empirical NTK, movement of parameters and features, distance to the linearisation, alignment, curvature,
+    and at the start the Hessian.  Printing the result gives a page with a verdict and what would change it.
 
-    model: an `nn` module (drawn with `key`, None: ``jax.random.key(0)``), a function ``f(params, x)`` with `params`, the
-    pair of these, or what `wl.functional` takes (PyTorch, Flax, Equinox).  X: (n, ...), Y: (n,) or (n, outputs), as the
-    loss takes them.  loss: "sum", "mean", "cross_entropy", "logistic" or a function, as in `wl.flow`.
+    model: an `nn` module (drawn with `key`, None: ``jax.random.key(0)``), a function ``f(params, x)`` with `params`,
+    the pair of these, or what `wl.functional` takes (PyTorch, Flax, Equinox).  X: (n, ...), Y: (n,) or (n, outputs),
+    as the loss takes them.  loss: "sum", "mean", "cross_entropy", "logistic" or a function, as in `wl.flow`.
     learning_rate: None: half of the largest one that is stable at the start.  alpha: train ``alpha (f - f_0)`` with the
     loss divided by alpha^2, the larger the lazier; None: f as it is.
     checkpoints: parameters in training, of any optimiser, at the times `times` (None: 1, 2, ...); then nothing is
@@ -99,7 +100,11 @@ class _reporter:
         bar = self._bar = Progress(transient=True)
         task = bar.add_task("laziness", total=None)
         bar.start()
-        return lambda done, total, what: bar.update(task, completed=done, total=total, description=what)
+
+        def told(done: int, total: int, what: str) -> None:
+            bar.update(task, completed=done, total=total, description=what)
+
+        return told
 
     def __exit__(self, *exception: object) -> None:
         if self._bar is not None:
@@ -166,7 +171,7 @@ class Run:
             params, moved, top = network.advance(params, moved, t - before, rate, told)
             peak, before = max(peak, top), t
             if not self._look(t, params, moved, network.observe(params, moved)):
-                self.notes.append(f"Training stopped at step {t}, where outputs were no longer finite.")
+                self.notes.append(f"Training stopped at step {t}, where the outputs had diverged.")
                 break
         return self._mean(peak)
 
@@ -181,9 +186,10 @@ class Run:
         """A sum of losses as the loss of an example."""
         return total / (self.task.n * (self.task.outputs if self.task.loss == "mean" else 1))
 
+    @np.errstate(over="ignore", invalid="ignore")  # of a linearisation that has diverged
     def _look(self, t, params, moved, seen) -> bool:
         """Measure; False where the outputs have overflowed, of which nothing is kept but the loss."""
-        if not np.isfinite(seen.train).all() or not all(np.isfinite(a).all() for a in jax.tree.leaves(params)):
+        if not np.abs(seen.train).max() < _OVERFLOW or not all(np.isfinite(a).all() for a in jax.tree.leaves(params)):
             return False
         network, first = self.network, self.first
         sharpness = network.sharpness(params, seen.train)
@@ -220,17 +226,26 @@ class Run:
     def _settings(self, asked, rate, stable, steps, read) -> dict[str, Any]:
         task = self.task
         sizes, operators = self.observer.sizes()
+        names = [pretty(p) for p in task.names]
         return {
             "loss": task.loss if isinstance(task.loss, str) else getattr(task.loss, "__name__", "function"),
             "training": "checkpoints" if read else "full-batch gradient descent", "steps": None if read else steps,
             "learning_rate": rate, "learning_rate_given": asked is not None, "stable_rate": stable,
-            "alpha": self.network.alpha, "n": task.n, "n_test": len(task.Y_test), "outputs": task.outputs,
+            "centring": self._centring(), "alpha": self.network.alpha, "n": task.n, "n_test": len(task.Y_test),
+            "outputs": task.outputs,
             "examples": len(self.rows), "parameters": int(sum(a.size for a in jax.tree.leaves(task.params))),
-            "shapes": {pretty(p): list(np.shape(a)) for p, a in zip(task.names, jax.tree.leaves(task.params), strict=True)},
-            "sizes": dict(zip(map(pretty, task.names), sizes, strict=True)),
-            "sizes_operator": dict(zip(map(pretty, task.names), operators, strict=True)),
+            "shapes": dict(zip(names, [list(np.shape(a)) for a in jax.tree.leaves(task.params)], strict=True)),
+            "sizes": dict(zip(names, sizes, strict=True)),
+            "sizes_operator": dict(zip(names, operators, strict=True)),
             "seconds": time.monotonic() - self.began,
         }  # fmt: skip
+
+    def _centring(self) -> float:
+        """How much less the outputs have to move if they start at 0: rms(Y) / rms(Y - f_0); 1 where it is not known."""
+        task = self.task
+        if self.network.alpha is not None or task.loss not in ("sum", "mean"):
+            return 1.0
+        return min(1.0, _rms(task.Y) / max(_rms(task.Y - self.first.train), np.finfo(float).tiny))
 
     def _result(self, settings, rate, stable, peak, curvature) -> Laziness:
         moments, names = self.moments, [pretty(p) for p in self.task.names]

@@ -47,7 +47,7 @@ class Observer:
     def kernel(self, params) -> KernelView:
         """Kernel of the mean over outputs against the first one."""
         parts = self._parts(params)
-        K, K0 = sum(parts.values()), sum(self._first.values())
+        K, K0 = (np.sum(list(p.values()), axis=0) for p in (parts, self._first))
 
         def aligned(A):
             return float("nan") if self._Y is None else alignment(A, self._Y)
@@ -75,7 +75,7 @@ class Observer:
         return list(zip(jax.tree.leaves(params), jax.tree.leaves(self._start), strict=True))
 
     def features(self, params) -> dict[str, float]:
-        """``rms(h_t - h_0) / rms(h_0)`` of what each layer is given, over examples and channels, in the network's order.
+        """``rms(h_t - h_0) / rms(h_0)`` of what each layer is given, over examples and channels, in their order.
 
         What is the same at all parameters, as the data are, is 0, and so is a change that is rounding only.
         """

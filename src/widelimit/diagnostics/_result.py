@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from widelimit.diagnostics._plain import plain
+
 if TYPE_CHECKING:  # shapes in signatures, for readers and type checkers: nothing is loaded
     from jaxtyping import Float
 
-__all__ = ["Laziness", "plain"]
+__all__ = ["Laziness"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,18 +97,3 @@ class Laziness:
     def to_json(self) -> str:
         """The same as text."""
         return json.dumps(self.to_dict(), indent=1, ensure_ascii=False)
-
-
-def plain(value: Any) -> Any:
-    """Dicts, lists, strings and numbers; None for NaN and infinity."""
-    if isinstance(value, dict):
-        return {str(k): plain(v) for k, v in value.items()}
-    if isinstance(value, np.ndarray):
-        return plain(value.tolist())
-    if isinstance(value, list | tuple):
-        return [plain(v) for v in value]
-    if isinstance(value, float | np.floating):
-        return float(value) if math.isfinite(value) else None
-    if isinstance(value, np.integer | np.bool_):
-        return value.item()
-    return value

@@ -14,7 +14,8 @@ import numpy as np
 from widelimit.diagnostics._figures import figure, line, panel
 from widelimit.diagnostics._fit import fit_samples
 from widelimit.diagnostics._laziness import laziness
-from widelimit.diagnostics._result import Laziness, plain
+from widelimit.diagnostics._plain import plain
+from widelimit.diagnostics._result import Laziness
 from widelimit.diagnostics._verdict import LAW, LAZY, RICH
 
 __all__ = ["LazinessSweep", "laziness_sweep", "sweep_figure", "sweep_table"]
@@ -30,7 +31,8 @@ QUANTITIES: dict[str, tuple[str, float | None, float | None]] = {
     "lambda_max": ("λ_max of the kernel", 0.0, 0.0),
 }
 _THEORY_NOTE = {
-    "width": "Theory: for wide networks in the NTK parameterisation; with one hidden layer ‖Δθ‖ / ‖θ_0‖ falls with −½ only. "
+    "width": "Theory: for wide networks in the NTK parameterisation; with one hidden layer ‖Δθ‖ / ‖θ_0‖ falls with "
+    "−½ only. "
     "In the standard parameterisation λ_max grows with +1. In μP drift and features do not fall.",
     "alpha": "Theory: for lazy training, alpha large (Chizat et al. 2019).",
 }
@@ -40,11 +42,11 @@ _THEORY_NOTE = {
 class LazinessSweep:
     """Laziness over widths or output scales; made by `laziness_sweep`, and printing it gives a table.
 
-    over: "width" or "alpha"; values (V,), increasing.  samples: by quantity, (V, seeds): largest drift, largest distance
-    to the linearisation relative to the change of the outputs, ``||theta_T - theta_0||`` and the same relative, movement
-    of the most moved features, mean operator norm of the Hessian, largest eigenvalue of the first kernel.
-    fits: by quantity slope, its standard error and 95 % interval ("slope", "se", "ci"), and the values "x" and geometric
-    means "y" it rests on; verdicts (V, seeds); advice: where the sweep says the network becomes lazy.
+    over: "width" or "alpha"; values (V,), increasing.  samples: by quantity, (V, seeds): largest drift, largest
+    distance to the linearisation relative to the change of the outputs, ``||theta_T - theta_0||`` and the same
+    relative, movement of the most moved features, mean operator norm of the Hessian, largest eigenvalue of the first
+    kernel. fits: by quantity slope, its standard error and 95 % interval ("slope", "se", "ci"), and the values "x" and
+    geometric means "y" it rests on; verdicts (V, seeds); advice: where the sweep says the network becomes lazy.
     """
 
     over: str
@@ -161,10 +163,11 @@ def _builder(builder: Any, over: str, width: Any) -> tuple[Callable, bool]:
                 "laziness_sweep: a builder and alphas need a width too, a positive integer: width=256, say, and not "
                 f"{width!r}."
             )
-        return lambda value, key: (built(builder, value if over == "width" else width, key), {"key": key}), True
+        return lambda value, key: (built(builder, value if over == "width" else int(width), key), {"key": key}), True
     if over == "width":
         raise TypeError(
-            f"laziness_sweep: builder must be a function (width, key) that makes a model, not a {type(builder).__name__}. "
+            "laziness_sweep: builder must be a function (width, key) that makes a model, not a "
+            f"{type(builder).__name__}. "
             "Remedy: lambda width, key: MyModel(width, key)."
         )
     drawn = hasattr(builder, "init") and hasattr(builder, "apply") and not callable(builder)
@@ -194,7 +197,7 @@ def _swept(over: str, values: np.ndarray, rows: list[list[Laziness]]) -> Lazines
     fits = {}
     for q, s in samples.items():
         if chosen.sum() >= 3 and np.isfinite(s[chosen]).all() and (s[chosen] > 0).all():
-            fits[q] = fit_samples(values[chosen], list(s[chosen]))
+            fits[q] = fit_samples(values[chosen].tolist(), list(s[chosen]))
     if fits and chosen.sum() < len(values):
         notes.append(f"Fitted over {over} {_listed(values[chosen])}, where the drift is at most {LAW:.0%}.")
     elif fits and not small.all():
@@ -216,7 +219,8 @@ def _advice(over, values, samples, fits) -> tuple[str, ...]:
         if any(a is None for a in at):
             slope = fits["drift"]["slope"]
             out.append(
-                f"Measured: the drift does not fall with the {over} (slope {slope:.2f}), so {over} does not decide about "
+                f"Measured: the drift does not fall with the {over} (slope {slope:.2f}), so {over} does not decide "
+                "about "
                 "laziness here."
             )
             break
@@ -249,7 +253,8 @@ def sweep_table(sweep: LazinessSweep) -> dict[str, Any]:
         slope = "–" if fit is None else f"{fit['slope']:.2f} [{fit['ci'][0]:.2f}, {fit['ci'][1]:.2f}]".replace("-", "−")
         rows.append([words, *(f"{means[v]:.3g}" for v in shown), slope, f"{theory:g}".replace("-", "−")])
     return {
-        "title": f"Over {sweep.over}", "columns": ["", *(f"{v:g}" for v in shown), "slope [95 %]", "theory"], "rows": rows,
+        "title": f"Over {sweep.over}", "columns": ["", *(f"{v:g}" for v in shown), "slope [95 %]", "theory"],
+        "rows": rows,
         "note": " ".join([*sweep.notes, _THEORY_NOTE[sweep.over]]),
     }  # fmt: skip
 

@@ -51,8 +51,11 @@ class Task(NamedTuple):
 
 
 def network_of(where: str, model: Any, params: Any, X: Any, key: Any) -> tuple[Callable, Any]:
-    """``f(params, x)``, with its outputs raveled, and parameters of a module of `nn`, a pair, a function with parameters, or a model."""
-    if isinstance(model, tuple) and len(model) == 2 and callable(model[0]):
+    """``f(params, x)``, with its outputs raveled, and parameters of a module of `nn`, a pair, a function with "
+    "parameters, or a model."""
+    if isinstance(model, tuple):
+        if len(model) != 2 or not callable(model[0]):
+            raise TypeError(f"{where}: a pair must be (f, params), a function f(params, x) and its parameters.")
         if params is not None:
             raise ValueError(f"{where}: params is given twice, in the pair and as an argument.")
         return raveled(model[0]), model[1]
@@ -199,7 +202,8 @@ def labels_of(Y: np.ndarray, loss: Any, outputs: int) -> np.ndarray | None:
     if outputs == 1:
         return Y[:, 0] if len(np.unique(np.abs(Y))) == 1 and (Y > 0).any() and (Y < 0).any() else None
     order = np.sort(Y, axis=1)
-    one_hot = np.allclose(order[:, 0], order[:, -2]) and np.all(order[:, -1] > order[:, -2])
+    alike = np.allclose(order, order[0])  # the same two values in each row, one of them once
+    one_hot = alike and np.allclose(order[0, 0], order[0, -2]) and order[0, -1] > order[0, -2]
     return Y.argmax(1) if one_hot or loss == "cross_entropy" else None
 
 

@@ -19,9 +19,13 @@ __all__ = ["Network", "log_spaced"]
 _TICKS = 40  # progress is told, and Ctrl-C heeded, at least so often in a training
 
 
-def log_spaced(steps: int, count: int = 14) -> list[int]:
-    """0 and at most `count` numbers of steps, evenly spaced on a logarithmic scale, the last of them `steps`."""
-    return [0, *sorted({int(round(s)) for s in np.geomspace(1, steps, count)})]
+def log_spaced(steps: int) -> list[int]:
+    """0, 1, 2, 5, 10, 20, 50 and so on up to `steps`, which is the last."""
+    found, decade = [0], 1
+    while decade <= steps:
+        found += [k * decade for k in (1, 2, 5) if k * decade < steps]
+        decade *= 10
+    return [*found, steps]
 
 
 class Network:

@@ -7,6 +7,6 @@ from widelimit.empirical._parameters import check_like, names_of
 from widelimit.empirical._taylor import linearize, taylor
 
 __all__ = [
-    "EmpiricalKernel", "MonteCarlo", "check_like", "empirical_ntk", "layer_inputs", "linearize", "monte_carlo", "names_of",
-    "taylor",
+    "EmpiricalKernel", "MonteCarlo", "check_like", "empirical_ntk", "layer_inputs", "linearize", "monte_carlo",
+    "names_of", "taylor",
 ]  # fmt: skip

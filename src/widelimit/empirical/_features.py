@@ -17,9 +17,10 @@ __all__ = ["layer_inputs"]
 def layer_inputs(f: Callable, params: Any) -> Callable[[Any, Any], dict[str, Any]]:
     """The features that each layer of a network is given, by the path of the layer's weights.
 
-    Returns ``g(params, x)`` of one example: a dict from paths such as "[0]['W']", in the order of the program, to arrays
-    (groups, positions, inputs): for a dense layer its input, for a convolution the patches that its filter sees.  Of a
-    layer applied several times the features of all its uses, raveled; layers in loops and lookups of rows are not there.
+    Returns ``g(params, x)`` of one example: a dict from paths such as "[0]['W']", in the order of the program, to
+    arrays (groups, positions, inputs): for a dense layer its input, for a convolution the patches that its filter
+    sees.  Of a layer applied several times the features of all its uses, raveled; layers in loops and lookups of rows
+    are not there.
     """
     names, structure = names_of(params), jax.tree.structure(params)
 

@@ -27,7 +27,8 @@ else:
     # What draws loads matplotlib; tables in the terminal and error messages must not wait for it.
     _DRAWS = {
         "draw": "_figure", "figure_svg": "_svg", "save_figure": "_svg",
-        "laziness_page": "_laziness", "write_laziness": "_laziness", "page": "_page", "save_figures": "_page", "write_report": "_page",
+        "laziness_page": "_laziness", "write_laziness": "_laziness", "page": "_page", "save_figures": "_page",
+        "write_report": "_page",
     }  # fmt: skip
 
     def __getattr__(name):
@@ -38,6 +39,6 @@ else:
 
 __all__ = [
     "Drawings", "ResultsError", "check_results", "draw", "duration", "exponent", "figure_svg", "headline",
-    "laziness_page", "measured", "number", "page", "plain_symbols", "read_results", "save_figure", "save_figures", "score", "theory",
-    "write_laziness", "write_report",
+    "laziness_page", "measured", "number", "page", "plain_symbols", "read_results", "save_figure", "save_figures",
+    "score", "theory", "write_laziness", "write_report",
 ]  # fmt: skip
