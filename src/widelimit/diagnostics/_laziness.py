@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -128,6 +129,7 @@ class Run:
             )
         self.observer = Observer(self.network, self.rows)
         self.moments: list[dict[str, Any]] = []
+        self.diverged = False
 
     def report(self, learning_rate, steps, checkpoints, hessian) -> Laziness:
         """The whole of it."""
@@ -171,6 +173,7 @@ class Run:
             params, moved, top = network.advance(params, moved, t - before, rate, told)
             peak, before = max(peak, top), t
             if not self._look(t, params, moved, network.observe(params, moved)):
+                self.diverged = True
                 self.notes.append(f"Training stopped at step {t}, where the outputs had diverged.")
                 break
         return self._mean(peak)
@@ -249,13 +252,15 @@ class Run:
 
     def _result(self, settings, rate, stable, peak, curvature) -> Laziness:
         moments, names = self.moments, [pretty(p) for p in self.task.names]
+        order = sorted(names, key=_natural) if isinstance(self.task.params, dict) else names
 
         def series(name):
             values = [m.get(name) for m in moments]
             return None if any(v is None for v in values) else np.array(values, np.float64)
 
         def by_parameter(values):
-            return dict(zip(names, np.array(values, np.float64).T, strict=True))
+            found = dict(zip(names, np.array(values, np.float64).T, strict=True))
+            return {name: found[name] for name in order}
 
         kernels = [m["kernel"] for m in moments]
         move, operator = (np.array([m[k] for m in moments], np.float64) for k in ("movement", "operator"))
@@ -264,10 +269,11 @@ class Run:
         movement = np.linalg.norm(move, axis=1)
         traces = np.array([k.trace_by_parameter for k in kernels])
         features = {pretty(p): np.array([m["features"][p] for m in moments]) for p in moments[0]["features"]}
+        features = {name: features[name] for name in order if name in features}
         found: dict[str, Any] = {
             "settings": settings, "notes": tuple(self.notes), "times": series("time"),
             **{n: series(n) for n in moments[0] if n.startswith(("loss", "accuracy"))},
-            "loss_peak": peak, "movement": movement, "movement_relative": movement / np.linalg.norm(sizes),
+            "loss_peak": peak, "movement": movement, "movement_relative": movement / (np.linalg.norm(sizes) or np.nan),
             **{n: series(n) for n in ("gap", "gap_test", "change", "lambda_max", "sharpness")},
             **{
                 n: np.array([getattr(k, n) for k in kernels])
@@ -282,8 +288,12 @@ class Run:
         }  # fmt: skip
         for name in ("loss_test", "loss_test_linear", "accuracy_test", "accuracy_test_linear"):
             found.setdefault(name, None)
-        diverged = any(note.startswith("Training stopped") for note in self.notes)
-        return judged(Laziness(verdict="", sentence="", advice=(), **found), diverged=diverged)
+        return judged(Laziness(verdict="", sentence="", advice=(), **found), diverged=self.diverged)
+
+
+def _natural(name: str) -> list:
+    """Dicts come sorted by their keys: 10.weight after 2.weight."""
+    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name)]
 
 
 def _rms(a) -> float:

@@ -33,7 +33,7 @@ QUANTITIES: dict[str, tuple[str, float | None, float | None]] = {
 _THEORY_NOTE = {
     "width": "Theory: for wide networks in the NTK parameterisation; with one hidden layer ‖Δθ‖ / ‖θ_0‖ falls with "
     "−½ only. "
-    "In the standard parameterisation λ_max grows with +1. In μP drift and features do not fall.",
+    "In the standard parameterisation λ_max grows with +1 and ‖Δθ‖ falls with −½. In μP drift and features do not fall.",
     "alpha": "Theory: for lazy training, alpha large (Chizat et al. 2019).",
 }
 
@@ -93,7 +93,7 @@ def laziness_sweep(
     Raises ValueError for values that are not positive or fewer than three, TypeError for what is no builder.
     """
     over, values = _values(widths, alphas)
-    make, several = _builder(builder, over, width)
+    make, several = _builder(builder, over, width, settings.get("params") is not None)
     if not isinstance(seeds, int) or isinstance(seeds, bool) or seeds < 1:
         raise ValueError(f"laziness_sweep: seeds must be a positive integer, not {seeds!r}.")
     if "alpha" in settings and over == "alpha":
@@ -154,9 +154,9 @@ def built(builder: Callable, width: int, key: jax.Array) -> Any:
         return builder(width)
 
 
-def _builder(builder: Any, over: str, width: Any) -> tuple[Callable, bool]:
+def _builder(builder: Any, over: str, width: Any, parameters: bool) -> tuple[Callable, bool]:
     """A function (value, key) -> (model, further settings), and whether networks of several seeds can be drawn."""
-    if is_builder(builder):
+    if is_builder(builder) and not parameters:
         whole = isinstance(width, int | np.integer) and not isinstance(width, bool) and width > 0
         if over == "alpha" and not whole:
             raise ValueError(
@@ -170,7 +170,7 @@ def _builder(builder: Any, over: str, width: Any) -> tuple[Callable, bool]:
             f"{type(builder).__name__}. "
             "Remedy: lambda width, key: MyModel(width, key)."
         )
-    drawn = hasattr(builder, "init") and hasattr(builder, "apply") and not callable(builder)
+    drawn = hasattr(builder, "init") and hasattr(builder, "apply") and not callable(builder) and not parameters
     return lambda alpha, key: (builder, {"key": key} if drawn else {}), drawn
 
 

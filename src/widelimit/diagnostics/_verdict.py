@@ -128,7 +128,7 @@ def _lazier(found: Laziness, worst: float) -> list[str]:
         (
             f"Width: about {_times(factor)} times as wide would bring it under {_percent(LAZY)}, if it falls as "
             "1/width, "
-            "as theory says for the NTK and the standard parameterisation (not in μP or mean-field scaling, where "
+            "as theory says for the NTK parameterisation, and as fast or faster in the standard one (not in μP or mean-field scaling, where "
             "width does "
             f"not matter). Extrapolated.{beyond}"
         )
