@@ -147,11 +147,11 @@ class Run:
         curvature = self._hessian(start, first) if hessian else (np.zeros(0), float("nan"))
         self._look(0, start, network.zero, first)
         if checkpoints is None:
-            peak = self._train(steps, rate)
+            self._train(steps, rate)
         else:
-            peak = self._read(*checkpoints)
+            self._read(*checkpoints)
         settings = self._settings(learning_rate, rate, stable, steps, checkpoints is not None)
-        return self._result(settings, rate, stable, peak, curvature)
+        return self._result(settings, rate, stable, curvature)
 
     def _stable_rate(self, top, start, read) -> float:
         """Largest stable learning rate at the start, from the largest curvature that the loss can have."""
@@ -159,9 +159,9 @@ class Run:
         sharp = CURVATURE[self.task.loss] * self.task.scale * top if known else self.network.sharpness(start, read)
         return 2 / sharp if sharp > 0 else float("inf")
 
-    def _train(self, steps: int, rate: float) -> float:
+    def _train(self, steps: int, rate: float) -> None:
         network = self.network
-        params, moved, peak, before = network.start, network.zero, -np.inf, 0
+        params, moved, before = network.start, network.zero, 0
         for t in log_spaced(steps)[1:]:
             done = before
 
@@ -170,24 +170,27 @@ class Run:
                 done += now
                 self.told(done, steps, "training")
 
-            params, moved, top = network.advance(params, moved, t - before, rate, told)
-            peak, before = max(peak, top), t
+            params, moved = network.advance(params, moved, t - before, rate, told)
+            before = t
             if not self._look(t, params, moved, network.observe(params, moved)):
                 self.diverged = True
                 self.notes.append(f"Training stopped at step {t}, where the outputs had diverged.")
                 break
-        return self._mean(peak)
 
-    def _read(self, params, times) -> float:
+    def _read(self, params, times) -> None:
         for done, (t, p) in enumerate(zip(times, params, strict=True)):
             self.told(done, len(times), "reading checkpoints")
             moved = jax.tree.map(jnp.subtract, p, self.network.start)
             self._look(t, p, moved, self.network.observe(p, moved))
-        return float(max(m["loss"] for m in self.moments))
 
-    def _mean(self, total: float) -> float:
-        """A sum of losses as the loss of an example."""
-        return total / (self.task.n * (self.task.outputs if self.task.loss == "mean" else 1))
+    def _extremes(self) -> dict[str, float]:
+        """Of the loss at every step of the training, or at the checkpoints."""
+        task, seen = self.task, [m["loss"] for m in self.moments]
+        peak, _, rise = map(float, self.network.extremes)
+        peak /= task.n * (task.outputs if task.loss == "mean" else 1)
+        lowest = np.minimum.accumulate(seen)
+        apart = np.divide(seen, lowest, out=np.ones(len(seen)), where=lowest > 0)
+        return {"loss_peak": float(max(peak, *seen)), "loss_rise": max(rise, float(apart.max()))}
 
     @np.errstate(over="ignore", invalid="ignore")  # of a linearisation that has diverged
     def _look(self, t, params, moved, seen) -> bool:
@@ -250,7 +253,7 @@ class Run:
             return 1.0
         return min(1.0, _rms(task.Y) / max(_rms(task.Y - self.first.train), np.finfo(float).tiny))
 
-    def _result(self, settings, rate, stable, peak, curvature) -> Laziness:
+    def _result(self, settings, rate, stable, curvature) -> Laziness:
         moments, names = self.moments, [pretty(p) for p in self.task.names]
         order = sorted(names, key=_natural) if isinstance(self.task.params, dict) else names
 
@@ -273,7 +276,7 @@ class Run:
         found: dict[str, Any] = {
             "settings": settings, "notes": tuple(self.notes), "times": series("time"),
             **{n: series(n) for n in moments[0] if n.startswith(("loss", "accuracy"))},
-            "loss_peak": peak, "movement": movement, "movement_relative": movement / (np.linalg.norm(sizes) or np.nan),
+            **self._extremes(), "movement": movement, "movement_relative": movement / (np.linalg.norm(sizes) or np.nan),
             **{n: series(n) for n in ("gap", "gap_test", "change", "lambda_max", "sharpness")},
             **{
                 n: np.array([getattr(k, n) for k in kernels])

@@ -76,22 +76,25 @@ class Programs:
     def _slopes(self, f, Y, scale):
         return jax.vmap(jax.grad(self.one_loss))(f, Y) * scale
 
-    def _advanced(self, params, moved, start, X, Y, steps, rate, alpha, centre, scale):
-        """`steps` steps of both, and the largest loss on the way; moved: parameters of the linearisation less start."""
+    def _advanced(self, params, moved, extremes, start, X, Y, steps, rate, alpha, centre, scale):
+        """`steps` steps of both; moved: parameters of the linearisation less start; extremes: the largest and smallest
+        loss so far, and by what factor it has been above the smallest before.
+        """
         f0, push = jax.linearize(lambda p: self.raw(p, X), start)
         pull = jax.linear_transpose(push, start)
 
         def step(_, state):
-            params, moved, peak = state
+            params, moved, (peak, low, rise) = state
             f, back = jax.vjp(lambda p: self.raw(p, X), params)
             read, linear = alpha * (f - centre * f0), alpha * (f0 + push(moved) - centre * f0)
-            peak = jnp.maximum(peak, self._total(read, Y))
+            loss = self._total(read, Y)
+            extremes = jnp.maximum(peak, loss), jnp.minimum(low, loss), jnp.maximum(rise, loss / jnp.minimum(low, loss))
             down = -rate / alpha
             params = jax.tree.map(jnp.add, params, back(down * self._slopes(read, Y, scale))[0])
             moved = jax.tree.map(jnp.add, moved, pull(down * self._slopes(linear, Y, scale))[0])
-            return params, moved, peak
+            return params, moved, extremes
 
-        return jax.lax.fori_loop(0, steps, step, (params, moved, jnp.asarray(-jnp.inf)))
+        return jax.lax.fori_loop(0, steps, step, (params, moved, extremes))
 
     def _observed(self, params, moved, start, X, X_test, alpha, centre) -> Outputs:
         found = []

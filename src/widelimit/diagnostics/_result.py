@@ -24,6 +24,7 @@ class Laziness:
     would change it, and what that rests on; notes: what the figures leave out.
     times (T,): steps, the first 0.  Per example: loss, loss_linear of the linearisation trained by the same steps,
     and of test examples (None without them); accuracy likewise (None where targets are no classes).
+    loss_peak: the largest at any step; loss_rise: the largest over the smallest before it.
     drift (T,): ``||K_t - K_0||_F / ||K_0||_F``.  movement (T,): ``||theta_t - theta_0||``, and relative to
     ``||theta_0||``.  gap (T,): rms of ``f_t - f_lin,t`` over examples and outputs, on training and test examples;
     change (T,): rms of ``f_t - f_0``.  alignment (T,): ``<K_t, Y Y^T> / (||K_t||_F ||Y Y^T||_F)``, and centred.
@@ -51,6 +52,7 @@ class Laziness:
     accuracy_test: Float[np.ndarray, " T"] | None
     accuracy_test_linear: Float[np.ndarray, " T"] | None
     loss_peak: float
+    loss_rise: float
     drift: Float[np.ndarray, " T"]
     movement: Float[np.ndarray, " T"]
     movement_relative: Float[np.ndarray, " T"]

@@ -33,7 +33,8 @@ QUANTITIES: dict[str, tuple[str, float | None, float | None]] = {
 _THEORY_NOTE = {
     "width": "Theory: for wide networks in the NTK parameterisation; with one hidden layer ‖Δθ‖ / ‖θ_0‖ falls with "
     "−½ only. "
-    "In the standard parameterisation λ_max grows with +1 and ‖Δθ‖ falls with −½. In μP drift and features do not fall.",
+    "In the standard parameterisation λ_max grows with +1 and ‖Δθ‖ falls with −½. "
+    "In μP drift and features do not fall.",
     "alpha": "Theory: for lazy training, alpha large (Chizat et al. 2019).",
 }
 

@@ -42,6 +42,8 @@ class Network:
         self._Y, self._Y_test = jnp.asarray(task.Y), jnp.asarray(task.Y_test)
         self.start = jax.tree.map(jnp.asarray, task.params)
         self.zero = jax.tree.map(jnp.zeros_like, self.start)
+        # largest and smallest loss (sums) of the steps taken, and how far it rose above the smallest before
+        self.extremes = jnp.asarray(0.0), jnp.asarray(jnp.inf), jnp.asarray(1.0)
         self._factor, self._centre = (1.0, 0.0) if alpha is None else (float(alpha), 1.0)
 
     def loss(self, f, *, test: bool = False) -> float:
@@ -50,17 +52,27 @@ class Network:
         return float(self.programs.total(f, Y)) / (len(Y) * (self.task.outputs if self.task.loss == "mean" else 1))
 
     def advance(self, params, moved, steps: int, rate: float, told: Callable[[int], None]):
-        """Parameters after more steps, those of the linearisation less the start, and the largest loss (a sum)."""
-        peak, done = -np.inf, 0
+        """Parameters after more steps, and those of the linearisation less the start."""
+        done = 0
         piece = max(1, steps // _TICKS)
         while done < steps:
             now = min(piece, steps - done)
-            params, moved, top = self.programs.advance(
-                params, moved, self.start, self.X, self._Y, now, rate, self._factor, self._centre, self.task.scale
+            params, moved, self.extremes = self.programs.advance(
+                params,
+                moved,
+                self.extremes,
+                self.start,
+                self.X,
+                self._Y,
+                now,
+                rate,
+                self._factor,
+                self._centre,
+                self.task.scale,
             )
-            peak, done = max(peak, float(top)), done + now
+            done += now
             told(now)
-        return params, moved, peak
+        return params, moved
 
     def observe(self, params, moved) -> Outputs:
         """Outputs of both, NumPy."""

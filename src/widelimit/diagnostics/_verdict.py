@@ -15,6 +15,8 @@ RICH = 0.5  # either of them from which it counts as rich
 STABLE = 2.0  # learning rate times sharpness
 TRAINED = 0.1  # part of the loss that must be gone before a small drift says anything
 _EXACT = 1e-10  # what rounding leaves of a drift or distance that is 0
+RISE = 1.01  # how far the loss rises above its lowest value before, in a catapult
+_FAR = 10.0  # distances beyond are those of a linearisation that diverged
 LAW = 0.3  # drift up to which it follows its power laws in width and alpha (measured: claims of the lab)
 
 
@@ -37,7 +39,7 @@ def _verdict(found: Laziness, diverged: bool) -> str:
     if diverged or not np.isfinite(found.loss_peak) or end > 2 * start > 0:
         return "diverged"
     unstable = found.instability[0] > STABLE and found.settings["training"] != "checkpoints"
-    if unstable and found.loss_peak > 1.01 * start and end < start:
+    if unstable and found.loss_rise > RISE and found.instability[-1] < found.instability[0] and end < start:
         return "catapult"
     drift, gap = largest(found)
     if drift >= RICH or gap >= RICH:
@@ -48,17 +50,17 @@ def _verdict(found: Laziness, diverged: bool) -> str:
 
 
 def _percent(value: float) -> str:
-    if not np.isfinite(value):
-        return "without bound"
     return "0 %" if value == 0 else f"{100 * value:.2g} %" if value < 1 else f"{100 * value:.0f} %"
 
 
 def _sentence(found: Laziness, verdict: str) -> str:
     drift, gap = largest(found)
-    numbers = (
-        f"The kernel changed by up to {_percent(drift)}, and the outputs differed from the linearised network's by up "
-        f"to {_percent(gap)} of how far they moved"
+    apart = (
+        f"the outputs differed from the linearised network's by up to {_percent(gap)} of how far they moved"
+        if gap < _FAR
+        else "the linearised network diverged"
     )
+    numbers = f"The kernel changed by up to {_percent(drift)}, and {apart}"
     eta, start = found.instability[0], found.loss[0]
     fell = _percent(max(0.0, 1 - found.loss[-1] / start) if start else 0.0)
     if verdict == "lazy":
@@ -72,8 +74,10 @@ def _sentence(found: Laziness, verdict: str) -> str:
         )
     if verdict == "catapult":
         return (
-            f"The learning rate is beyond stability, η λ = {eta:.3g} > 2: the loss rose to {found.loss_peak:.3g} from "
-            f"{start:.3g} and came down to {found.loss[-1]:.3g}. {numbers}; at such rates no width makes it lazy."
+            f"The learning rate is beyond stability, η λ = {eta:.3g} > 2: the loss rose {found.loss_rise:.3g} times "
+            f"above what it had reached, η λ fell to {found.instability[-1]:.3g}, and the loss to "
+            f"{found.loss[-1]:.3g}. "
+            f"{numbers}; at such rates no width makes it lazy."
         )
     if verdict == "diverged":
         worst = max(found.loss_peak, found.loss[-1])
@@ -127,10 +131,8 @@ def _lazier(found: Laziness, worst: float) -> list[str]:
     out = [
         (
             f"Width: about {_times(factor)} times as wide would bring it under {_percent(LAZY)}, if it falls as "
-            "1/width, "
-            "as theory says for the NTK parameterisation, and as fast or faster in the standard one (not in μP or mean-field scaling, where "
-            "width does "
-            f"not matter). Extrapolated.{beyond}"
+            "1/width, as theory says for the NTK parameterisation (as fast or faster in the standard one; not in μP or "
+            f"mean-field scaling, where width does not matter). Extrapolated.{beyond}"
         )
     ]
     if found.settings["training"] == "checkpoints":
@@ -155,9 +157,9 @@ def _richer(found: Laziness, worst: float) -> list[str]:
     return [
         (
             f"To make it rich: alpha = {alpha:.1g} or less, extrapolated as 1/alpha, or μP (output / sqrt(width), "
-            "learning "
-            "rate times width), in which features move at any width. Weight decay towards zero breaks laziness at any "
-            "width too; decay towards the initial parameters does not."
+            "learning rate times width), in which features move at any width. Weight decay towards zero breaks "
+            "laziness "
+            "at any width too; decay towards the initial parameters does not."
         )
     ]
 
@@ -165,8 +167,17 @@ def _richer(found: Laziness, worst: float) -> list[str]:
 def _rate(found: Laziness, verdict: str) -> list[str]:
     """What the learning rate has to do with it, where the training was run here."""
     eta = found.instability
-    if found.settings["training"] == "checkpoints" or eta[0] > STABLE:
+    if found.settings["training"] == "checkpoints":
         return []
+    if eta[0] > STABLE:
+        return [
+            (
+                f"Learning rate: η λ = {eta[0]:.2g} at the start is beyond 2, and came down to {eta[-1]:.2g}. The "
+                "linearised "
+                "network cannot follow that, and part of the drift comes from it: a rate below "
+                f"{found.stable_rate:.3g} tells which part."
+            )
+        ]
     if np.nanmax(eta) > STABLE:
         when = int(found.times[int(np.argmax(eta > STABLE))])
         return [
