@@ -113,6 +113,12 @@ def lazy(
     shape = _numbers("--shape", options.shape, int)
     _check_place(out)
     found = load_model(file, attribute)
+    from widelimit.diagnostics import is_builder
+
+    if widths and not is_builder(found):
+        raise InputError(
+            f"--width-sweep: {attribute!r} must be a function (width, key) that makes a model of any width."
+        )
     data = _data(options, shape)
     settings = {"loss": options.loss, "steps": options.steps, "learning_rate": options.lr, "examples": options.kernel}
     job = _Job(found, data, settings | {"X_test": data.pop("X_test"), "Y_test": data.pop("Y_test")}, options, width)

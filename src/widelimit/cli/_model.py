@@ -37,7 +37,11 @@ def load_model(file: pathlib.Path, attribute: str) -> Any:
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(file)]
+        lines = [
+            f.lineno
+            for f in traceback.extract_tb(error.__traceback__)
+            if pathlib.Path(f.filename).resolve() == file.resolve()
+        ]
         where = f", line {lines[-1]}" if lines else ""
         raise InputError(f"{str(file)!r}{where} failed: {type(error).__name__}: {error}") from error
     if not hasattr(module, attribute):
