@@ -65,18 +65,18 @@ def test_the_page_and_the_text_say_the_same(run, model, tmp_path):
 
 
 def test_json_alone(run, model):
-    code, out, _ = run("lazy", f"{model}:build", *SMALL, "--width", "6", "--loss", "cross_entropy", "--json")
+    code, out, _ = run("lazy", f"{model}:build", *SMALL, "--width", "8", "--json")
     found = json.loads(out)
-    assert code == ExitCode.OK and found["result"]["settings"]["loss"] == "cross_entropy"
-    assert found["result"]["settings"]["shapes"]["0.W"] == [64, 6]
+    assert code == ExitCode.OK and found["result"]["settings"]["loss"] == "sum"
+    assert found["result"]["settings"]["shapes"]["0.W"] == [64, 8]
 
 
 def test_a_pair_checkpoints_and_a_csv(run, model, tmp_path):
     for i in (1, 2):
         np.savez(tmp_path / f"c{i}.npz", W=np.ones((64, 10)) / 64 + 0.01 * i)
     code, out, err = run(
-        "lazy", f"{model}:pair", "--train", "24", "--test", "0", "--checkpoints", tmp_path / "c1.npz", tmp_path / "c2.npz",
-        "--times", "10,20",
+        "lazy", f"{model}:pair", "--train", "24", "--test", "0", "--checkpoints", tmp_path / "c1.npz",
+        tmp_path / "c2.npz", "--times", "10,20",
     )  # fmt: skip
     assert code == ExitCode.OK, err
     assert "2 checkpoints, times 10 to 20" in out and "linear in its parameters" in out
@@ -86,7 +86,7 @@ def test_a_pair_checkpoints_and_a_csv(run, model, tmp_path):
     (tmp_path / "t.csv").write_text("a,b,c,y\n" + "\n".join(",".join(f"{v:.4f}" for v in r) for r in rows))
     text = "import numpy as np\nnet = (lambda p, x: x @ p, np.ones((4, 1)))\n"  # three columns and one of ones
     (tmp_path / "table.py").write_text(text)
-    code, out, err = run("lazy", "table.py:net", "--data", "t.csv", "--target", "y", *SMALL, "--test", "10")
+    code, out, err = run("lazy", "table.py:net", "--data", "t.csv", "--target", "y", *SMALL[:2], "--test", "10")
     assert code == ExitCode.OK, err
     assert "24 examples to train, 10 to test" in out
 

@@ -77,7 +77,7 @@ def lazy(
     checkpoints: Annotated[list[str] | None, _Several] = None,
     times: Annotated[list[str] | None, _Several] = None,
     out: pathlib.Path = pathlib.Path("widelimit-lazy"),
-    json: Annotated[bool, Parameter(negative="")] = False,
+    json: Annotated[bool, Parameter(negative="", show_default=False)] = False,
 ) -> int:
     """Say how lazy a network is: kernel drift, movement, linearisation, curvature; one page.
 
