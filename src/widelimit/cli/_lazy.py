@@ -222,7 +222,8 @@ class _told:
 
     def __exit__(self, kind, error, trace) -> None:
         if isinstance(error, ValueError | TypeError) and not isinstance(error, InputError):
-            raise InputError(str(error)) from error
+            remedy = " (--shape, such as 8,8,1)" if "one at a time" in str(error) else ""
+            raise InputError(f"{error}{remedy}") from error
 
 
 def _numbers(option: str, words: list[str] | None, kind: type) -> list | None:

@@ -89,7 +89,8 @@ class _reporter:
     """Context manager: `progress` as a function of (done, total, what)."""
 
     def __init__(self, progress):
-        self._given, self._bar = progress, None
+        self._given: Any = progress
+        self._bar: Any = None
 
     def __enter__(self) -> Callable[[int, int, str], None]:
         if callable(self._given):

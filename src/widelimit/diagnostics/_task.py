@@ -162,7 +162,10 @@ def _outputs(where, f, params, X) -> int:
         try:
             out = jax.eval_shape(f, params, one)
         except Exception as error:
-            raise ValueError(f"{where}: the model failed for one example, of shape {shapes}: {error}") from error
+            raise ValueError(
+                f"{where}: the model failed for one example, of shape {shapes}: {error}. Remedy: examples as the "
+                "model takes them, one at a time."
+            ) from error
     leaves = jax.tree.leaves(out)
     if len(leaves) != 1 or not jnp.issubdtype(leaves[0].dtype, jnp.floating):
         raise TypeError(f"{where}: the model must return one real floating-point array, and returns {out}.")

@@ -50,6 +50,8 @@ def _verdict(found: Laziness, diverged: bool) -> str:
 
 
 def _percent(value: float) -> str:
+    if value >= 10:
+        return f"{value:.0f} times itself"
     return "0 %" if value == 0 else f"{100 * value:.2g} %" if value < 1 else f"{100 * value:.0f} %"
 
 
@@ -66,10 +68,13 @@ def _sentence(found: Laziness, verdict: str) -> str:
     if verdict == "lazy":
         return f"{numbers}: both within {_percent(LAZY)}, so the network trains like its linearisation."
     if verdict == "in between":
-        return f"{numbers}: more than the {_percent(LAZY)} of a lazy network, less than the {_percent(RICH)} of a rich."
+        return (
+            f"{numbers}. The larger lies between the {_percent(LAZY)} of a lazy and the {_percent(RICH)} of a rich one."
+        )
     if verdict == "rich":
         return (
-            f"{numbers}: {_percent(RICH)} or more, so the network learns features, and its linearisation does not "
+            f"{numbers}. The larger is {_percent(RICH)} or more: the network learns features, and its linearisation "
+            "does not "
             "describe it."
         )
     if verdict == "catapult":
@@ -123,6 +128,15 @@ def _times(factor: float) -> str:
 
 def _lazier(found: Laziness, worst: float) -> list[str]:
     factor, centring = worst / LAZY, found.settings["centring"]
+    if worst > 1:
+        return [
+            (
+                f"Width and output scale: from a drift or distance of {_percent(worst)} no law can be extrapolated. Wider "
+                "networks are lazier (not in μP or mean-field scaling), and so is a larger alpha: a sweep over either "
+                "finds "
+                "where it becomes lazy."
+            )
+        ]
     beyond = (
         ""
         if worst <= LAW
