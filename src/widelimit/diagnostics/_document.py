@@ -145,7 +145,10 @@ def document(found: Laziness, *, title: str = "How lazy is this network?", sweep
     """Everything that the page shows, as plain values that JSON can hold."""
     from widelimit.diagnostics._sweep import sweep_figure, sweep_table
 
-    advice = [*found.advice, *(line for s in sweeps for line in s.advice)]
+    # what a sweep has measured need not be extrapolated
+    known = tuple({"width": "Width:", "alpha": "Output scale:"}[s.over] for s in sweeps if s.advice)
+    advice = [line for line in found.advice if not line.startswith(known or ("\0",))]
+    advice += [line for s in sweeps for line in s.advice]
     versions = {name: metadata.version(name) for name in ("widelimit", "jax", "numpy")}
     return plain(
         {

@@ -131,10 +131,9 @@ def _lazier(found: Laziness, worst: float) -> list[str]:
     if worst > 1:
         return [
             (
-                f"Width and output scale: from a drift or distance of {_percent(worst)} no law can be extrapolated. Wider "
-                "networks are lazier (not in μP or mean-field scaling), and so is a larger alpha: a sweep over either "
-                "finds "
-                "where it becomes lazy."
+                f"Width and output scale: from a drift or distance of {_percent(worst)} no law can be extrapolated. "
+                "Wider networks are lazier (not in μP or mean-field scaling), and so is a larger alpha: a sweep over "
+                "either finds where it becomes lazy."
             )
         ]
     beyond = (
