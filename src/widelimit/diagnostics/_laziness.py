@@ -93,10 +93,10 @@ class _reporter:
         self._bar: Any = None
 
     def __enter__(self) -> Callable[[int, int, str], None]:
-        if callable(self._given):
-            return self._given
         if not self._given:
             return lambda done, total, what: None
+        if self._given is not True:
+            return self._given
         from rich.progress import Progress
 
         bar = self._bar = Progress(transient=True)
