@@ -21,11 +21,11 @@ def plain(params, x):
 
 
 def run(model, **more):
-    return wl.laziness(model, X, Y, steps=20, learning_rate=0.01, **more)
+    return wl.laziness(model, X, Y, steps=20, learning_rate=0.01, hessian=False, **more)
 
 
 def same(one, two):
-    for name in ("loss", "drift", "gap", "movement", "alignment", "hessian"):
+    for name in ("loss", "drift", "gap", "movement", "alignment", "sharpness"):
         np.testing.assert_allclose(getattr(one, name), getattr(two, name), rtol=1e-5, atol=1e-13, err_msg=name)
 
 
