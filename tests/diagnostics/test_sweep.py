@@ -35,14 +35,15 @@ def test_over_alpha_drift_distance_and_movement_fall_with_minus_one():
 
 @pytest.mark.slow
 def test_over_width_the_claims_exponents():
-    """Bands of the claims: drift and distance ≤ −0.6, features, Hessian −½, movement relative −1, absolute 0."""
-    swept = wl.laziness_sweep(deep, X, Y, widths=(128, 256, 512), seeds=6, steps=300)
+    """One-sided bands of the claims, and theory within three standard errors; centred, so that the random size of f_0
+    does not add to the scatter.
+    """
+    swept = wl.laziness_sweep(deep, X, Y, widths=(128, 256, 512), seeds=6, steps=300, alpha=1.0)
     slope = {name: fit["slope"] for name, fit in swept.fits.items()}
-    assert -1.35 < slope["drift"] < -0.7 and -1.5 < slope["gap"] < -0.6
-    assert -0.7 < slope["features"] < -0.35 and -0.6 < slope["hessian"] < -0.35
-    assert slope["movement"] == pytest.approx(0, abs=0.15)
-    assert slope["movement_relative"] == pytest.approx(-1, abs=0.15)
-    assert slope["lambda_max"] == pytest.approx(0, abs=0.1)
+    assert slope["drift"] < -0.7 and slope["gap"] < -0.6, str(swept)
+    assert -0.7 < slope["features"] < -0.35 and -0.6 < slope["hessian"] < -0.35, str(swept)
+    for name, theory in (("drift", -1), ("gap", -1), ("movement", 0), ("movement_relative", -1), ("lambda_max", 0)):
+        assert abs(slope[name] - theory) < 3 * swept.fits[name]["se"], str(swept)
 
 
 def test_only_stable_values_are_fitted():
