@@ -15,7 +15,7 @@ import sys
 from widelimit.lab import CLAIMS
 
 DOCS = pathlib.Path(__file__).resolve().parents[1] / "docs"
-COMMANDS = ["", "lab", "claims", "fig", "verify"]
+COMMANDS = ["", "lab", "claims", "fig", "verify", "lazy"]
 MADE = "<!-- Made by scripts/reference.py: change the code, not this page. -->\n"
 
 CLAIMS_HEAD = """# Claims

@@ -20,9 +20,10 @@ ROOMS: dict[str, frozenset[str]] = {
     "gram": frozenset(),
     "solve": frozenset(),
     "dynamics": frozenset({"solve"}),
-    "lab": frozenset({"duals", "fields", "trace", "nn", "empirical", "gram", "solve", "dynamics"}),
+    "diagnostics": frozenset({"trace", "empirical", "models", "gram", "solve", "dynamics"}),
+    "lab": frozenset({"duals", "fields", "trace", "nn", "empirical", "gram", "solve", "dynamics", "diagnostics"}),
     "report": frozenset(),
-    "cli": frozenset({"lab", "report"}),
+    "cli": frozenset({"diagnostics", "lab", "report"}),
 }
 WITHOUT_JAX = {"report"}
 WITHOUT_PRECISION = {"report", "cli"}

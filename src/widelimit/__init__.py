@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # for type checkers and editors; a name is loaded when it is first used, see _ROOM_OF
     from widelimit import nn
+    from widelimit.diagnostics import laziness, laziness_sweep
     from widelimit.dynamics import (
         flow,
         learning_curve,
@@ -27,8 +28,9 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Kernel", "Kernels", "Limit", "Normal", "UnknownLimitError", "empirical_ntk", "flow", "functional", "gram",
-    "gram_diag", "kernels", "learning_curve", "leave_one_out", "limit", "linearize", "log_marginal_likelihood",
-    "max_learning_rate", "monte_carlo", "nn", "nngp", "normal", "ntk", "ntk_ensemble", "posterior", "steps", "taylor",
+    "gram_diag", "kernels", "laziness", "laziness_sweep", "learning_curve", "leave_one_out",
+    "limit", "linearize", "log_marginal_likelihood", "max_learning_rate", "monte_carlo", "nn", "nngp", "normal", "ntk",
+    "ntk_ensemble", "posterior", "steps", "taylor",
 ]  # fmt: skip
 
 # The same once more for run time: the command line must answer without loading JAX.
@@ -37,6 +39,7 @@ _DYNAMICS = (
     "posterior", "steps",
 )  # fmt: skip
 _ROOM_OF = {
+    **dict.fromkeys(("laziness", "laziness_sweep"), "diagnostics"),
     **dict.fromkeys(_DYNAMICS, "dynamics"),
     **dict.fromkeys(("linearize", "monte_carlo", "taylor"), "empirical"),
     "UnknownLimitError": "fields",

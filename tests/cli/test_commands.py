@@ -55,7 +55,7 @@ def test_version(run):
     assert run("--version") == (0, f"widelimit {version('widelimit')}\n", "")
 
 
-@pytest.mark.parametrize("command", [(), ("lab",), ("claims",), ("fig",), ("verify",)])
+@pytest.mark.parametrize("command", [(), ("lab",), ("claims",), ("fig",), ("verify",), ("lazy",)])
 def test_help(run, command):
     code, out, err = run(*command, "--help")
     assert (code, err) == (0, "")

@@ -25,11 +25,12 @@ def python(code: str, *arguments: str, cwd: pathlib.Path | None = None) -> str:
         "--help", "--version", "lab --help", "claims --list", "claims --long", "lab --widths 64,128.5",
         "lab --activation rellu", "lab --data nowhere.csv --target y", "lab --data data.csv",
         "lab --data data.csv --target y", "lab --out .", "verify --claims 99", "verify --results nowhere",
-        "fig F99", "nonsense",
+        "fig F99", "nonsense", "lazy --help", "lazy nowhere.py:net", "lazy data.csv", "lazy model.py:net --loss hinge",
     ],
 )  # fmt: skip
 def test_answers_that_need_no_computing_load_nothing_that_computes(line, tmp_path):
     (tmp_path / "data.csv").write_text("a,y\n1,2\n")
+    (tmp_path / "model.py").write_text("net = 1\n")
     code = (
         "import sys\n"
         "from widelimit.cli import main\n"

@@ -68,7 +68,7 @@ def words(text: str) -> list[str]:
     return sorted(text.split())
 
 
-@pytest.mark.parametrize("command", ["", "lab", "claims", "fig", "verify"])
+@pytest.mark.parametrize("command", ["", "lab", "claims", "fig", "verify", "lazy"])
 def test_the_page_of_the_command_line_is_current(command):
     page = (DOCS / "cli.md").read_text(encoding="utf-8")
     shown = re.search(rf"^    \$ widelimit {command} ?--help\n\n(.*?)(?=^#|\Z)", page, re.MULTILINE | re.DOTALL)

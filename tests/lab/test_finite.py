@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from widelimit._precision import enable_x64
-from widelimit.lab._finite import Rule, Shape, at_start, draw, kernel, operator_norm, output, train
+from widelimit.diagnostics import operator_norm
+from widelimit.lab._finite import Rule, Shape, at_start, draw, kernel, output, train
 
 SHAPE = Shape(5, 24, 2, "erf", 1.5, 0.3)
 

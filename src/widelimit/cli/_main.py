@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import cyclopts
 
-from widelimit.cli import _claims, _fig, _lab, _verify
+from widelimit.cli import _claims, _fig, _lab, _lazy, _verify
 from widelimit.cli._exit import ExitCode, InputError
 
 __all__ = ["ExitCode", "app", "main"]
@@ -36,6 +36,7 @@ app.command(_lab.lab)
 app.command(_claims.claims)
 app.command(_fig.fig)
 app.command(_verify.verify)
+app.command(_lazy.lazy)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
 from rich.text import Text
 
-__all__ = ["LabProgress"]
+__all__ = ["LabProgress", "LazyProgress"]
 
 
 class _TimeLeft(ProgressColumn):
@@ -78,3 +78,17 @@ class LabProgress:
     def drawing(self, name: str, done: int, total: int) -> None:
         """Told by the report as it draws figure after figure."""
         self.bar.update(self.task, description=f"drawing {name}", completed=done, total=total, left=None)
+
+
+class LazyProgress(LabProgress):
+    """The same for the laziness report; call it with (done, total, what)."""
+
+    said = ""
+
+    def __call__(self, done: int, total: int, what: str) -> None:  # type: ignore[override]
+        if self.interrupted:
+            raise KeyboardInterrupt
+        self.bar.update(self.task, completed=done, total=total, description=what)
+        if self.lines and what != self.said:
+            self.said = what
+            print(what, file=sys.stderr, flush=True)

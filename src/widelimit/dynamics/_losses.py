@@ -14,7 +14,7 @@ from widelimit._precision import enable_x64
 if TYPE_CHECKING:  # shapes in signatures, for readers and type checkers: nothing is loaded
     from jaxtyping import Float
 
-__all__ = ["CURVATURE", "SQUARED", "TotalLoss", "check_loss", "checked_targets"]
+__all__ = ["CURVATURE", "SQUARED", "TotalLoss", "check_loss", "checked_targets", "loss_of_example"]
 
 SQUARED = ("sum", "mean")
 
@@ -40,6 +40,12 @@ _NAMED: dict[str, Callable] = {
 }
 # Largest curvature of the loss of one example: of log softmax the variance of a class of probability 1/2 (two of them).
 CURVATURE = {"sum": 1.0, "mean": 1.0, "cross_entropy": 0.5, "logistic": 0.25}
+
+
+def loss_of_example(loss: Any) -> Callable:
+    """``loss(output, target)`` of one example; ValueError as in `check_loss`."""
+    check_loss(loss)
+    return loss if callable(loss) else _NAMED[loss]
 
 
 def check_loss(loss: Any) -> None:
@@ -88,7 +94,7 @@ class TotalLoss:
     """
 
     def __init__(self, loss: Any, targets: np.ndarray, outputs: int, scalar: bool):
-        function = loss if callable(loss) else _NAMED[loss]
+        function = loss_of_example(loss)
 
         def one(f, y):
             return function(f[0] if scalar else f, y)

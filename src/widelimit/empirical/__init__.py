@@ -1,7 +1,12 @@
 """Finite networks: their empirical NTK and expansions."""
 
+from widelimit.empirical._features import layer_inputs
 from widelimit.empirical._monte_carlo import MonteCarlo, monte_carlo
 from widelimit.empirical._ntk import EmpiricalKernel, empirical_ntk
+from widelimit.empirical._parameters import check_like, names_of
 from widelimit.empirical._taylor import linearize, taylor
 
-__all__ = ["EmpiricalKernel", "MonteCarlo", "empirical_ntk", "linearize", "monte_carlo", "taylor"]
+__all__ = [
+    "EmpiricalKernel", "MonteCarlo", "check_like", "empirical_ntk", "layer_inputs", "linearize", "monte_carlo",
+    "names_of", "taylor",
+]  # fmt: skip

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from widelimit.diagnostics import operator_norm
 from widelimit.lab._activations import activation_function
 
 Params = tuple[tuple[jax.Array, jax.Array], ...]
@@ -153,18 +154,6 @@ def kernel(shape: Shape, params: Params, X: jax.Array, n: int | None = None) -> 
         forward_part = shape.W_std**2 / a.shape[1] * (a @ a[:n].T) + shape.b_std**2
         K = K + (delta @ delta[:n].T) * forward_part
     return K
-
-
-def operator_norm(A: Any) -> float:
-    """Largest singular value, to a thousandth."""
-    A = np.asarray(A)
-    if not np.isfinite(A).all() or min(A.shape) == 1 or not A.any():
-        return float(np.linalg.norm(A))
-    from scipy.sparse.linalg import svds
-
-    start = np.cos(np.arange(min(A.shape), dtype=A.dtype))  # any fixed vector: the same result in each run
-    values: Any = svds(A, k=1, tol=1e-3, v0=start, return_singular_vectors=False)  # type: ignore[arg-type]
-    return float(values[0])
 
 
 def _slope(f: jax.Array, y: jax.Array, rule: Rule) -> jax.Array:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from widelimit.lab._fit import fit_samples
+from widelimit.diagnostics import fit_samples
 
 
 class NotJudged(Exception):

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from widelimit.diagnostics import fit_points, fit_samples
 from widelimit.lab._claims import CLAIMS, Claim
-from widelimit.lab._fit import fit_points, fit_samples
 from widelimit.lab._measures import NotJudged, exponent, interval, measure, number
 
 Results = Mapping[str, dict[str, Any]]

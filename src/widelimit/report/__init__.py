@@ -20,13 +20,15 @@ from widelimit.report._words import (
 
 if TYPE_CHECKING:
     from widelimit.report._figure import draw
+    from widelimit.report._laziness import laziness_page, write_laziness
     from widelimit.report._page import page, save_figures, write_report
     from widelimit.report._svg import figure_svg, save_figure
 else:
     # What draws loads matplotlib; tables in the terminal and error messages must not wait for it.
     _DRAWS = {
         "draw": "_figure", "figure_svg": "_svg", "save_figure": "_svg",
-        "page": "_page", "save_figures": "_page", "write_report": "_page",
+        "laziness_page": "_laziness", "write_laziness": "_laziness", "page": "_page", "save_figures": "_page",
+        "write_report": "_page",
     }  # fmt: skip
 
     def __getattr__(name):
@@ -36,7 +38,7 @@ else:
 
 
 __all__ = [
-    "Drawings", "ResultsError", "check_results", "draw", "duration", "exponent", "figure_svg", "headline", "measured",
-    "number", "page", "plain_symbols", "read_results", "save_figure", "save_figures", "score", "theory",
-    "write_report",
+    "Drawings", "ResultsError", "check_results", "draw", "duration", "exponent", "figure_svg", "headline",
+    "laziness_page", "measured", "number", "page", "plain_symbols", "read_results", "save_figure", "save_figures",
+    "score", "theory", "write_laziness", "write_report",
 ]  # fmt: skip

@@ -16,7 +16,7 @@ from widelimit.report._figure import draw
 from widelimit.report._results import check_results
 from widelimit.report._svg import colour_variables, inline_svg, save_figure
 
-__all__ = ["page", "save_figures", "write_report"]
+__all__ = ["colours", "drawn_figures", "environment", "page", "save_figures", "write_report", "write_whole"]
 
 Told = Callable[[str, int, int], None]
 
@@ -32,31 +32,48 @@ def page(results: Mapping[str, Any], *, told: Told | None = None) -> str:
 
 def _page(results: Mapping[str, Any], told: Told | None, drawings: Drawings, files: pathlib.Path | None) -> str:
     """The page; with ``files`` the figures are also written there."""
-    figures = []
-    for i, (name, figure) in enumerate(results["figures"].items()):
+    return environment().get_template("page.html.j2").render(
+        r=results, figures=drawn_figures(results["figures"], told, drawings, files), score=_words.score,
+        headline=_words.headline(results["claims"]), shown=set(results["figures"]), **colours(),
+    )  # fmt: skip
+
+
+def drawn_figures(
+    figures: Mapping[str, Any], told: Told | None, drawings: Drawings, files: pathlib.Path | None
+) -> list[dict[str, Any]]:
+    """The figures with their drawings, fit to stand in a page; with ``files`` they are also written there."""
+    out = []
+    for i, (name, figure) in enumerate(figures.items()):
         if told:
-            told(name, i, len(results["figures"]))
+            told(name, i, len(figures))
         drawing = drawings.take(figure)
         if files is not None:
             (files / f"{name}.svg").write_text(drawing.wide, encoding="utf-8")
             (files / f"{name}.pdf").write_bytes(drawing.pdf)
         wide, narrow = _inline(figure, drawing.wide, "w"), _inline(figure, drawing.narrow, "n")
-        figures.append({**figure, "wide": wide, "narrow": narrow})
-    environment = jinja2.Environment(
+        out.append({**figure, "wide": wide, "narrow": narrow})
+    return out
+
+
+def environment() -> jinja2.Environment:
+    """The templates of pages, with numbers and symbols in the house's words."""
+    made = jinja2.Environment(
         loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent / "templates"),
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters |= {
+    made.filters |= {
         "text": lambda s: Markup(_words.marked_up(s)),
         "number": _words.number,
         "duration": _words.duration,
         "measured": _words.measured,
         "theory": _words.theory,
     }
-    return environment.get_template("page.html.j2").render(
-        r=results, figures=figures, headline=_words.headline(results["claims"]), score=_words.score,
-        shown={f["id"] for f in figures}, light=colour_variables(dark=False), dark=colour_variables(dark=True),
-    )  # fmt: skip
+    return made
+
+
+def colours() -> dict[str, str]:
+    """The figures' colours in both schemes."""
+    return {"light": colour_variables(dark=False), "dark": colour_variables(dark=True)}
 
 
 def _inline(figure: Mapping[str, Any], svg: str, suffix: str) -> str:
@@ -91,7 +108,12 @@ def write_report(
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "figures").mkdir(exist_ok=True)
     text = _page(results, told, drawings or Drawings(), folder / "figures")
-    target, half = folder / "index.html", folder / "index.html.part"
+    return write_whole(folder / "index.html", text)
+
+
+def write_whole(target: pathlib.Path, text: str) -> pathlib.Path:
+    """The file in one piece."""
+    half = target.with_name(target.name + ".part")
     half.write_text(text, encoding="utf-8")
     half.replace(target)
     return target

@@ -6,16 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from widelimit.diagnostics import alignment
 from widelimit.lab._context import Context
 from widelimit.lab._finite import Rule
 from widelimit.lab.experiments._base import Experiment
 
 ALPHAS = (0.0625, 0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
-
-
-def alignment(K: np.ndarray, y: np.ndarray) -> float:
-    """Cosine between K and y y^T: ``y^T K y / (||K||_F |y|^2)``."""
-    return float(y @ K @ y / (np.linalg.norm(K) * (y @ y)))
 
 
 def run(context: Context) -> dict[str, Any]:

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from widelimit.diagnostics import fit_points
 from widelimit.lab import _limit
 from widelimit.lab._context import Context
 from widelimit.lab._finite import at_start
-from widelimit.lab._fit import fit_points
 from widelimit.lab.experiments._base import Experiment
 
 POINTS = 128

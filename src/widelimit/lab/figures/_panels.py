@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from widelimit.lab._fit import fit_samples, log_statistics
+from widelimit.diagnostics import fit_samples, log_statistics
 from widelimit.lab._measures import interval
 
 Results = Mapping[str, dict[str, Any]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from widelimit.lab._fit import fit_points, fit_samples
+from widelimit.diagnostics import fit_points, fit_samples
 from widelimit.lab._measures import NotJudged, exponent
 
 WIDTHS = (64, 128, 256, 512, 1024)
