@@ -16,7 +16,7 @@ from widelimit._examples import as_example, holds_jax, in_double, in_one_precisi
 from widelimit._precision import enable_x64, exact_products, is_traced
 from widelimit.empirical._applied import batches, examples_at_once, scaled
 from widelimit.empirical._ntk import flat_function
-from widelimit.empirical._parameters import check_parameters, weights_of
+from widelimit.empirical._parameters import check_parameters, leaves_of, weights_of
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -80,9 +80,7 @@ def ntk_features(
     to_numpy = not holds_jax(x)
     with enable_x64() if to_numpy else contextlib.nullcontext():
         x = in_double(x) if to_numpy else in_one_precision(x)[0]
-        leaves = [jnp.asarray(a) for a in jax.tree.leaves(params)]
-        if jnp.result_type(float) == jnp.float64:
-            leaves = [a.astype(jnp.promote_types(a.dtype, jnp.float64)) for a in leaves]
+        leaves = leaves_of(params)
         flat = flat_function(f, jax.tree.structure(params), output)
         found = _projected(flat, leaves, rates, x, int(features), key, kind, _MEMORY if memory is None else memory)
         found = _shaped(found, output)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from widelimit._examples import as_example, signature
 from widelimit.empirical._applied import Applied
-from widelimit.empirical._parameters import check_like, check_parameters, names_of, weights_of
+from widelimit.empirical._parameters import check_like, check_parameters, leaves_of, names_of, weights_of
 from widelimit.empirical._plan import METHODS, Design, Plan
 
 if TYPE_CHECKING:  # shapes in signatures, for readers and type checkers: nothing is loaded
@@ -95,9 +95,7 @@ class EmpiricalKernel:
 
     def _leaves(self) -> list:
         """In double precision where that is on, as the examples then are."""
-        leaves = [jnp.asarray(a) for a in jax.tree.leaves(self._params)]
-        double = jnp.result_type(float) == jnp.float64
-        return [a.astype(jnp.promote_types(a.dtype, jnp.float64)) if double else a for a in leaves]
+        return leaves_of(self._params)
 
     def _planned(self, x1, x2, n: int) -> Plan:
         one, two = (signature(jax.tree.map(lambda a: a[0], x)) for x in (x1, x2))

@@ -11,10 +11,10 @@ import numpy as np
 
 from widelimit._examples import described, signature
 from widelimit._precision import exact_products
-from widelimit.gram._gram import _numbers_per_pair, _one_of, _pairs, _rows, _tile
+from widelimit.gram._gram import _diagonal, _numbers_per_pair, _one_of, _pairs, _rows, _tile
 from widelimit.gram._segments import fenced
 
-__all__ = ["gram_product", "tile_of"]
+__all__ = ["diagonals", "gram_product", "tile_of"]
 
 # of a tile and its transpose with a vector, by the number of axes of a kernel's values
 _SUMS = {
@@ -36,6 +36,15 @@ def tile_of(k: Callable, x1: Any, x2: Any, batch_size: int | None, memory: float
     tile = _tile(batch_size, memory, k, x1, other)
     rows, columns = (_rows(len(jax.tree.leaves(x)[0]), tile) for x in (x1, other))
     return tile, rows * columns * 8 * _numbers_per_pair(k, *(signature(_one_of(x)) for x in (x1, other)))
+
+
+def diagonals(k: Callable, x: Any, size: int) -> jax.Array:
+    """``k(x_i, x_i)``, (n, ...), `size` examples at once, in a traced program."""
+    n = len(jax.tree.leaves(x)[0])
+    parts = _in_tiles(x, n, min(size, n))
+    each = fenced(jax.vmap(_diagonal(k)), described(jax.tree.map(lambda a: a[0], parts)))
+    found = jax.lax.map(each, parts)
+    return found.reshape(-1, *found.shape[2:])[:n]
 
 
 def gram_product(

@@ -15,7 +15,7 @@ import lineax as lx
 import numpy as np
 
 from widelimit._precision import enable_x64, is_traced
-from widelimit.gram import gram, gram_diag, gram_product
+from widelimit.gram import diagonals, gram, gram_product
 
 __all__ = ["GramOperator", "Jacobians", "Tiles"]
 
@@ -38,8 +38,7 @@ class Tiles(eqx.Module):
 
     def own(self, x1):
         """Kernels of each example with itself, (n1, ...)."""
-        size = max(1, math.isqrt(self.tile))
-        return gram_diag(self.k, x1, batch_size=size) if self.diagonal is None else self.diagonal
+        return diagonals(self.k, x1, self.tile) if self.diagonal is None else self.diagonal
 
     def block(self, x1, x2, rows, columns):
         """(rows, columns, ...)."""
@@ -79,15 +78,17 @@ class Jacobians(eqx.Module):
     def block(self, x1, x2, rows, columns):
         one, two = _taken(x1, rows), _taken(x1 if x2 is None else x2, columns)
         n = len(jax.tree.leaves(two)[0])
-        cells = self.cells_of(two)
+        cells = self._cells_of(two)
         size = n * math.prod(cells)
         unit = jnp.eye(size, dtype=jnp.result_type(*self.leaves)).reshape(n, *cells, size)
         found = self.product(one, two, unit, False)
         return jnp.moveaxis(found.reshape(*found.shape[: 1 + len(cells)], n, *cells), 1 + len(cells), 1)
 
-    def cells_of(self, x):
+    def _cells_of(self, x):
+        if self.applied.output not in ("full", "diag"):
+            return ()
         one = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), x)
-        return jax.eval_shape(self.applied.f, self.leaves, one).shape if self.applied.output in ("full", "diag") else ()
+        return jax.eval_shape(self.applied.other, self.leaves, one).shape
 
 
 def _taken(x, index):
@@ -157,7 +158,7 @@ class GramOperator(lx.AbstractLinearOperator):
         """Which entries of a block are on the diagonal of the matrix."""
         every = jnp.arange(self._count(0))
         one, two = (every if i is None else jnp.asarray(i) for i in (rows, columns))
-        return jnp.kron(one[:, None] == two, jnp.eye(math.prod(self.cells[0]), dtype=bool))
+        return jnp.kron((one[:, None] == two).astype(jnp.int32), jnp.eye(math.prod(self.cells[0]), dtype=jnp.int32))
 
     def _flat(self, found):
         """(n, m), (n, m, O) or (n, m, O, O) as a matrix of flattened vectors."""

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from widelimit._precision import enable_x64, is_traced
-from widelimit.gram import check_kernel, check_limits, checked_examples, gram_diag, tile_of
+from widelimit.gram import check_kernel, check_limits, checked_examples, diagonals, tile_of
 
 if TYPE_CHECKING:
     from widelimit.solve._gram_operator import GramOperator
@@ -109,7 +109,7 @@ def _products(made, k, x1, x2, pair, batch_size, memory, symmetric):
     found = k.applied() if hasattr(k, "applied") else None
     if found is None:
         tile, size = tile_of(k, x1, x2, batch_size, memory)
-        own = gram_diag(k, x1, batch_size=max(1, int(tile**0.5))) if symmetric else None
+        own = diagonals(k, x1, tile) if symmetric else None
         return made.Tiles(own, k, tile), size
     program, (leaves, rates) = found
     if not pair.shape and program.output == "full":
