@@ -17,7 +17,7 @@ RNG = np.random.default_rng(0)
 X = RNG.normal(size=(60, 5))
 PARAMS = {"W": RNG.normal(size=(5, 30)) / 5**0.5, "v": RNG.normal(size=(30, 2)) / 30**0.5}
 KEY = jax.random.key(0)
-RIDGE = 0.5
+RIDGE = 0.05
 
 
 def network(params, x):
@@ -206,7 +206,7 @@ def test_only_as_many_vectors_as_fit_go_through_a_network():
     "call, error, message",
     [
         (lambda: wl.operator_trace(np.ones((2, 3))), ValueError, "operator_trace: A must be square"),
-        (lambda: wl.operator_trace("K"), (TypeError, ValueError), ""),
+        (lambda: wl.operator_trace("K"), TypeError, "operator_trace: A must be a matrix or an operator"),
         (lambda: wl.operator_trace(np.ones(3)), TypeError, "A must be a matrix or an operator"),
         (lambda: wl.operator_trace(np.eye(3) * np.nan), ValueError, "holds NaN or infinity"),
         (lambda: wl.operator_trace(np.eye(3), key=KEY, probes=1), ValueError, "probes must be an integer of at least 2"),

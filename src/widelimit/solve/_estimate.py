@@ -56,7 +56,7 @@ class Matrix:
             self.operator = self._of_array(lx, A)
         one, two = self.operator.in_structure(), self.operator.out_structure()
         dtypes = [a.dtype for a in jax.tree.leaves((one, two))]
-        self.double = getattr(A, "from_numpy", False) or jnp.result_type(*dtypes) == np.float64
+        self.double = getattr(A, "from_numpy", False) or np.dtype(np.float64) in dtypes
         with self.precision():
             self.size = self.operator.in_size()
             self.dtype = jnp.result_type(*(a.dtype for a in jax.tree.leaves(self.operator.in_structure())))
@@ -72,7 +72,10 @@ class Matrix:
 
     def _of_array(self, lx, A):
         if not isinstance(A, jax.Array):
-            A = np.asarray(A, np.float64)
+            try:
+                A = np.asarray(A, np.float64)
+            except (TypeError, ValueError):
+                A = np.zeros(0)
         if is_traced(A) or A.ndim != 2:
             raise TypeError(f"{self.where}: A must be a matrix or an operator such as wl.operator(k, x) makes.")
         if not np.all(np.isfinite(A)):

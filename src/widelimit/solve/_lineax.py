@@ -34,11 +34,13 @@ def multiplied(operator: lx.AbstractLinearOperator, V: jax.Array) -> Any:
 
 @eqx.filter_jit
 def tridiagonalised(operator: lx.AbstractLinearOperator, V: jax.Array, steps: int, together: bool) -> Any:
-    """Lanczos from each row of V (p, size) with full reorthogonalisation: tridiagonal matrices (p, steps, steps).
+    """Lanczos from each row of V (p, size) with full reorthogonalisation: (p, steps, steps), of which the
+    diagonal and that below are those of the tridiagonal matrices.
 
     together: all at once, which takes p times the memory, or one after the other.
     """
-    lanczos = decomp.tridiag_sym(steps, reortho="full", materialize=True, custom_vjp=False)
+    # not tridiag_sym, whose mean with the transpose hides where the Krylov space is exhausted
+    lanczos = decomp.hessenberg(steps, reortho="full", custom_vjp=False)
     product = _flat(operator)
 
     def of_vector(v):
