@@ -209,7 +209,7 @@ def test_only_as_many_vectors_as_fit_go_through_a_network():
         (lambda: wl.operator_trace("K"), TypeError, "operator_trace: A must be a matrix or an operator"),
         (lambda: wl.operator_trace(np.ones(3)), TypeError, "A must be a matrix or an operator"),
         (lambda: wl.operator_trace(np.eye(3) * np.nan), ValueError, "holds NaN or infinity"),
-        (lambda: wl.operator_trace(np.eye(3), key=KEY, probes=1), ValueError, "probes must be an integer of at least 2"),
+        (lambda: wl.operator_trace(np.eye(3), key=KEY, probes=1), ValueError, "probes must be an integer of at"),
         (lambda: wl.frobenius_norm(case("Jacobian")[0]), ValueError, "frobenius_norm: of this operator only"),
         (lambda: wl.effective_rank(np.eye(3), kind="x"), ValueError, "kind must be participation or entropy"),
         (lambda: wl.effective_rank(np.eye(3), kind="entropy"), ValueError, "effective_rank: of this operator only"),
