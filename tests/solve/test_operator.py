@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -162,7 +163,9 @@ def test_ridge_solve_by_conjugate_gradients(name):
         found = lx.linear_solve(A, jnp.asarray(Y), lx.CG(1e-10, 1e-10)).value
     _close(np.asarray(found).ravel(), wanted, 1e-7)
     # JAX's 64-bit types off: an operator made from NumPy is one of float32
-    found = lx.linear_solve(A, jnp.asarray(Y, jnp.float32), lx.CG(1e-4, 1e-4)).value
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Explicitly requested dtype float64")  # JAX 0.12
+        found = lx.linear_solve(A, jnp.asarray(Y, jnp.float32), lx.CG(1e-4, 1e-4)).value
     assert found.dtype == jnp.float32
     _close(np.asarray(found).ravel(), wanted, 2e-3)
 

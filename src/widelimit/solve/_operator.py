@@ -60,8 +60,8 @@ def operator(
     Returns an operator with ``mv(v)``, ``transpose()``, ``as_matrix()``, ``block(rows, columns)``, ``diag`` and all
     else that lineax gives its operators.  v: (n,), or (n, O) if k gives (O,) (each output with itself) or (O, O); one
     more axis of v is for several vectors.  NumPy x1 and v: NumPy float64.  Else the precision is that of x1, and of
-    NumPy x1 float32 unless JAX's 64-bit types are on (``with jax.enable_x64(True):``).  Works in `jax.jit`,
-    `jax.vmap` and `jax.grad`.
+    NumPy x1 float32 unless JAX's 64-bit types are on (``with jax.enable_x64(True):``), of which JAX may warn.  Works
+    in `jax.jit`, `jax.vmap` and `jax.grad`.
     Raises ImportError without lineax, MemoryError where one example does not fit, TypeError for kernels that are
     several or complex, and ValueError and TypeError as `wl.gram`.
     """
