@@ -82,7 +82,7 @@ class Matrix:
             raise ValueError(f"{self.where}: A holds NaN or infinity.")
         self.dense = np.asarray(A, np.float64)
         scale = max(np.abs(self.dense).max(initial=0), np.finfo(float).tiny)
-        square = A.shape[0] == A.shape[1]
+        square = len(set(A.shape)) == 1
         tags = [lx.symmetric_tag] if square and np.abs(self.dense - self.dense.T).max(initial=0) <= 1e-5 * scale else []
         with enable_x64() if A.dtype == np.float64 else contextlib.nullcontext():
             return lx.MatrixLinearOperator(jnp.asarray(A), tags)
