@@ -30,7 +30,9 @@ def test_importing_widelimit_takes_less_than_one_and_a_half_times_importing_jax(
     pytest.fail(f"import widelimit takes {best_ours:.2f} s, import jax {best_jax:.2f} s")
 
 
-@pytest.mark.parametrize("module", ["torch", "flax", "equinox", "matplotlib", "sklearn", "widelimit.report"])
+@pytest.mark.parametrize(
+    "module", ["torch", "flax", "equinox", "lineax", "matfree", "matplotlib", "sklearn", "widelimit.report"]
+)
 def test_importing_widelimit_does_not_import(module):
     code = f"import sys; {ALL}; sys.exit({module!r} in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -18,19 +18,31 @@ if TYPE_CHECKING:  # for type checkers and editors; a name is loaded when it is 
         posterior,
         steps,
     )
-    from widelimit.empirical import linearize, monte_carlo, taylor
+    from widelimit.empirical import linearize, monte_carlo, projection_bound, projection_standard_error, taylor
     from widelimit.fields import UnknownLimitError
     from widelimit.gram import gram, gram_diag
-    from widelimit.models import empirical_ntk, functional
+    from widelimit.models import empirical_ntk, functional, ntk_features
+    from widelimit.solve import (
+        condition_number,
+        effective_rank,
+        frobenius_norm,
+        log_determinant,
+        operator,
+        operator_trace,
+        spectral_density,
+        top_eigenpairs,
+    )
     from widelimit.trace import Kernel, Kernels, Limit, Normal, kernels, limit, nngp, normal, ntk
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "Kernel", "Kernels", "Limit", "Normal", "UnknownLimitError", "empirical_ntk", "flow", "functional", "gram",
-    "gram_diag", "kernels", "laziness", "laziness_sweep", "learning_curve", "leave_one_out",
-    "limit", "linearize", "log_marginal_likelihood", "max_learning_rate", "monte_carlo", "nn", "nngp", "normal", "ntk",
-    "ntk_ensemble", "posterior", "steps", "taylor",
+    "Kernel", "Kernels", "Limit", "Normal", "UnknownLimitError", "condition_number", "effective_rank",
+    "empirical_ntk", "flow", "frobenius_norm", "functional", "gram", "gram_diag", "kernels", "laziness",
+    "laziness_sweep", "learning_curve", "leave_one_out", "limit", "linearize", "log_determinant",
+    "log_marginal_likelihood", "max_learning_rate", "monte_carlo", "nn", "nngp", "normal", "ntk", "ntk_ensemble",
+    "ntk_features", "operator", "operator_trace", "posterior", "projection_bound", "projection_standard_error",
+    "spectral_density", "steps", "taylor", "top_eigenpairs",
 ]  # fmt: skip
 
 # The same once more for run time: the command line must answer without loading JAX.
@@ -38,13 +50,19 @@ _DYNAMICS = (
     "flow", "learning_curve", "leave_one_out", "log_marginal_likelihood", "max_learning_rate", "ntk_ensemble",
     "posterior", "steps",
 )  # fmt: skip
+_EMPIRICAL = ("linearize", "monte_carlo", "projection_bound", "projection_standard_error", "taylor")
+_SOLVE = (
+    "condition_number", "effective_rank", "frobenius_norm", "log_determinant", "operator", "operator_trace",
+    "spectral_density", "top_eigenpairs",
+)  # fmt: skip
 _ROOM_OF = {
     **dict.fromkeys(("laziness", "laziness_sweep"), "diagnostics"),
     **dict.fromkeys(_DYNAMICS, "dynamics"),
-    **dict.fromkeys(("linearize", "monte_carlo", "taylor"), "empirical"),
+    **dict.fromkeys(_EMPIRICAL, "empirical"),
     "UnknownLimitError": "fields",
     **dict.fromkeys(("gram", "gram_diag"), "gram"),
-    **dict.fromkeys(("empirical_ntk", "functional"), "models"),
+    **dict.fromkeys(("empirical_ntk", "functional", "ntk_features"), "models"),
+    **dict.fromkeys(_SOLVE, "solve"),
     **dict.fromkeys(("Kernel", "Kernels", "Limit", "Normal", "kernels", "limit", "nngp", "normal", "ntk"), "trace"),
 }
 

@@ -10,13 +10,14 @@ import jax
 import jax.numpy as jnp
 
 from widelimit._examples import as_example, signature
-from widelimit.empirical._parameters import check_like, check_parameters, names_of, weights_of
+from widelimit.empirical._applied import Applied
+from widelimit.empirical._parameters import check_like, check_parameters, leaves_of, names_of, weights_of
 from widelimit.empirical._plan import METHODS, Design, Plan
 
 if TYPE_CHECKING:  # shapes in signatures, for readers and type checkers: nothing is loaded
     from jaxtyping import Float
 
-__all__ = ["EmpiricalKernel", "empirical_ntk"]
+__all__ = ["EmpiricalKernel", "empirical_ntk", "flat_function"]
 
 _OUTPUTS = ("mean", "sum", "diag", "full")
 _GRADIENTS = {"plain": ("plain", "plain"), "sign": ("sign", "sign"), "asymmetric": ("plain", "sign")}
@@ -35,6 +36,11 @@ class EmpiricalKernel:
     def symmetric(self) -> bool:
         """Whether ``k(x', x) = k(x, x')^T``."""
         return self._design.symmetric
+
+    @property
+    def positive_semidefinite(self) -> bool:
+        """Whether its Gram matrices are: those of one set of gradients."""
+        return self.symmetric
 
     def __call__(self, x1: Float[jax.Array, "*input"], x2: Float[jax.Array, "*input"]) -> Float[jax.Array, "*outputs"]:
         """Kernel of the pair: a scalar, (O,) or (O, O) by `output`."""
@@ -74,11 +80,22 @@ class EmpiricalKernel:
         memory = _MEMORY if memory is None else memory
         return plan.fitted(self._leaves(), self._weights, memory, count if largest is None else min(largest, count))
 
+    def applied(self) -> tuple[Applied, tuple[list, list]] | None:
+        """What multiplies the kernel with vectors, and its arrays: leaves of the parameters and learning rates.
+
+        None for signs of gradients, which do not come from products with the Jacobian.  Raises ValueError for
+        by_parameter, whose kernels are several.
+        """
+        if self._design.by_parameter:
+            raise ValueError("empirical_ntk: by_parameter gives several kernels. Remedy: parameters= for one of them.")
+        if self._design.gradients != ("plain", "plain"):
+            return None
+        output = self._output if isinstance(self._output, str) else "full"
+        return Applied(self._design.f, self._design.other, output), (self._leaves(), list(self._weights))
+
     def _leaves(self) -> list:
         """In double precision where that is on, as the examples then are."""
-        leaves = [jnp.asarray(a) for a in jax.tree.leaves(self._params)]
-        double = jnp.result_type(float) == jnp.float64
-        return [a.astype(jnp.promote_types(a.dtype, jnp.float64)) if double else a for a in leaves]
+        return leaves_of(self._params)
 
     def _planned(self, x1, x2, n: int) -> Plan:
         one, two = (signature(jax.tree.map(lambda a: a[0], x)) for x in (x1, x2))
@@ -160,6 +177,20 @@ class _Flat:
         if not jnp.issubdtype(out.dtype, jnp.floating):
             raise TypeError(f"empirical_ntk: f must return floating-point numbers, not {out.dtype}.")
         return out
+
+
+@functools.lru_cache(maxsize=64)
+def _kept_flat(f, structure, output) -> _Flat:
+    return _Flat(f, structure, output)
+
+
+def flat_function(f: Callable, structure: Any, output: Any) -> Callable:
+    """f of the leaves of parameters of this structure, real (O,); the same object for the same f where it can be."""
+    wanted = output if callable(output) else None
+    try:
+        return _kept_flat(f, structure, wanted)
+    except TypeError:  # not hashable
+        return _Flat(f, structure, wanted)
 
 
 def empirical_ntk(

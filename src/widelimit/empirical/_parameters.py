@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-__all__ = ["check_like", "check_parameters", "names_of", "weights_of"]
+__all__ = ["check_like", "check_parameters", "leaves_of", "names_of", "weights_of"]
 
 
 def check_parameters(where: str, params) -> None:
@@ -22,6 +22,21 @@ def check_parameters(where: str, params) -> None:
                 f"{where}: params{jax.tree_util.keystr(path)} holds {jnp.result_type(leaf)}, not real floating-point "
                 "numbers. Remedy: convert it, or leave what is not trained out of params (close over it in f)."
             )
+
+
+def leaves_of(params: Any) -> list[jax.Array]:
+    """The arrays of parameters, in double precision where that is on."""
+    double = jnp.result_type(float) == jnp.float64
+
+    def cast(a):
+        if isinstance(a, jax.Array):
+            return a.astype(jnp.promote_types(a.dtype, jnp.float64)) if double else a
+        a = np.asarray(a)
+        # said outright: while JAX traces, NumPy's float64 does not always become float32
+        wanted = np.float64 if double else np.float32 if a.dtype == np.float64 else a.dtype
+        return jnp.asarray(a.astype(wanted))
+
+    return [cast(a) for a in jax.tree.leaves(params)]
 
 
 def names_of(params: Any) -> list[str]:

@@ -18,7 +18,7 @@ from widelimit._precision import enable_x64, is_traced
 from widelimit.gram._factored import factored_tiles, is_factored
 from widelimit.gram._segments import segmented
 
-__all__ = ["gram", "gram_diag"]
+__all__ = ["check_kernel", "check_limits", "checked_examples", "gram", "gram_diag"]
 
 _DEFAULT_MEMORY = 2**29
 _LARGEST_TILE = 256  # larger ones are no faster on a CPU, and less of the upper half is left out
@@ -50,9 +50,9 @@ def gram(
     """
     if any(map(is_traced, jax.tree.leaves((x1, x2)))):
         return _whole(k, x1, x2)
-    _check_kernel("gram", k)
-    x1, x2, to_numpy = _checked("gram", k, x1=x1, x2=x2)
-    _check_limits("gram", batch_size, memory)
+    check_kernel("gram", k)
+    x1, x2, to_numpy = checked_examples("gram", k, x1=x1, x2=x2)
+    check_limits("gram", batch_size, memory)
     report = _reporter(progress)
     with enable_x64() if to_numpy else contextlib.nullcontext():
         found = _tiled(k, x1, x2, batch_size, memory, report)
@@ -63,22 +63,22 @@ def gram_diag(k: Callable, x: Any, *, batch_size: int | None = None, memory: int
     """Diagonal ``k(x_i, x_i)`` of the Gram matrix, (n,), at cost O(n); arguments as in `gram`."""
     if any(map(is_traced, jax.tree.leaves(x))):
         return jax.vmap(_diagonal(k))(x)
-    _check_kernel("gram_diag", k)
-    x, to_numpy = _checked("gram_diag", k, x=x)
-    _check_limits("gram_diag", batch_size, memory)
+    check_kernel("gram_diag", k)
+    x, to_numpy = checked_examples("gram_diag", k, x=x)
+    check_limits("gram_diag", batch_size, memory)
     with enable_x64() if to_numpy else contextlib.nullcontext():
         found = _diagonals(k, x, _tile(batch_size, memory, k, x, x) ** 2)
     return found if to_numpy else jax.tree.map(jnp.asarray, found)
 
 
-def _check_kernel(where, k):
+def check_kernel(where, k):
     if hasattr(k, "init") and hasattr(k, "apply"):
         raise TypeError(f"{where}: k is a network; give one of its kernels, such as wl.ntk(net) or wl.nngp(net).")
     if not callable(k):
         raise TypeError(f"{where}: k must be a kernel of one pair, such as wl.ntk(net), not {k!r}.")
 
 
-def _checked(where, k, **inputs):
+def checked_examples(where, k, **inputs):
     """The inputs as arrays of numbers, integers as they are if the kernel keeps them, and whether NumPy is wanted."""
     to_numpy = not holds_jax(*inputs.values())
     out = {}
@@ -128,7 +128,7 @@ def _count(x) -> int:
     return len(jax.tree.leaves(x)[0])
 
 
-def _check_limits(where, batch_size, memory) -> None:
+def check_limits(where, batch_size, memory) -> None:
     for name, value, kinds in (
         ("batch_size", batch_size, int | np.integer),
         ("memory", memory, int | float | np.integer | np.floating),

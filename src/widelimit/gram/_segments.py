@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from jax.extend import core as jex_core
 
-__all__ = ["segmented"]
+__all__ = ["fenced", "segmented"]
 
 # Operations in one piece, those of inner programs included: about two layers of a ReLU network.
 _LONGEST = 1500
@@ -45,6 +45,33 @@ def segmented(function: Callable, *examples: Any) -> Callable:
         env.update(zip(closed.jaxpr.invars, jax.tree.leaves(arguments), strict=True))
         for compiled, needed, made, dead in pieces:
             env.update(zip(made, compiled(*(env[v] for v in needed)), strict=True))
+            for v in dead:
+                del env[v]
+        leaves = [v.val if isinstance(v, jex_core.Literal) else env[v] for v in closed.jaxpr.outvars]
+        return jax.tree.unflatten(structure, leaves)
+
+    return run
+
+
+def fenced(function: Callable, *examples: Any) -> Callable:
+    """The same for use inside a larger traced program: one program, through whose fences XLA does not fuse.
+
+    Run time is linear in depth as for `segmented`, but equal pieces are compiled each.
+    """
+    closed, out = jax.make_jaxpr(function, return_shape=True)(*examples)
+    eqns = closed.jaxpr.eqns
+    weights = [_weight(e) for e in eqns]
+    if sum(weights) <= _LONGEST:
+        return function
+    structure = jax.tree.structure(out)
+    parts = _parts(closed.jaxpr, _cuts(eqns, weights))
+
+    def run(*arguments):
+        env = dict(zip(closed.jaxpr.constvars, closed.consts, strict=True))
+        env.update(zip(closed.jaxpr.invars, jax.tree.leaves(arguments), strict=True))
+        for equations, needed, made, dead in parts:
+            values = jax.lax.optimization_barrier([env[v] for v in needed])
+            env.update(zip(made, _evaluator(equations, needed, made)(*values), strict=True))
             for v in dead:
                 del env[v]
         leaves = [v.val if isinstance(v, jex_core.Literal) else env[v] for v in closed.jaxpr.outvars]
@@ -110,13 +137,24 @@ def _longest_repeat(sequence) -> tuple[int, int, int] | None:
 
 def _pieces(jaxpr, cuts) -> list:
     """(compiled function, variables it needs, variables it makes that are needed later, variables dead after it)."""
+    compiled: dict = {}
+    out = []
+    for eqns, needed, made, dead in _parts(jaxpr, cuts):
+        key = _signature(eqns, needed, made)
+        if key not in compiled:
+            compiled[key] = jax.jit(_evaluator(eqns, needed, made))
+        out.append((compiled[key], needed, made, dead))
+    return out
+
+
+def _parts(jaxpr, cuts) -> list:
+    """(equations, variables they need, variables they make that are needed later, variables dead after them)."""
     bounds = list(itertools.pairwise(cuts))
     last = {}
     for number, (low, high) in enumerate(bounds):
         for eqn in jaxpr.eqns[low:high]:
             last.update((v, number) for v in eqn.invars if not isinstance(v, jex_core.Literal))
     last.update((v, len(bounds)) for v in jaxpr.outvars if not isinstance(v, jex_core.Literal))
-    compiled: dict = {}
     out = []
     for number, (low, high) in enumerate(bounds):
         eqns = jaxpr.eqns[low:high]
@@ -124,11 +162,8 @@ def _pieces(jaxpr, cuts) -> list:
         read = (v for e in eqns for v in e.invars if not isinstance(v, jex_core.Literal) and v not in inside)
         needed = list(dict.fromkeys(read))
         made = [v for e in eqns for v in e.outvars if last.get(v, -1) > number]
-        key = _signature(eqns, needed, made)
-        if key not in compiled:
-            compiled[key] = jax.jit(_evaluator(eqns, needed, made))
         dead = [v for v in needed if last[v] == number]
-        out.append((compiled[key], needed, made, dead))
+        out.append((eqns, needed, made, dead))
     return out
 
 

@@ -12,9 +12,10 @@ import jax.numpy as jnp
 
 from widelimit.empirical import EmpiricalKernel
 from widelimit.empirical import empirical_ntk as kernel_of_function
+from widelimit.empirical import ntk_features as features_of_function
 from widelimit.trace import torch_function, trained
 
-__all__ = ["empirical_ntk", "functional"]
+__all__ = ["empirical_ntk", "functional", "ntk_features"]
 
 _INFERENCE = "Remedy: the model in inference mode"
 
@@ -109,9 +110,20 @@ def _of_linen(model, variables):
     return f, variables["params"]
 
 
-@functools.wraps(kernel_of_function)
-def empirical_ntk(f: Any, params: Any = None, **options: Any) -> EmpiricalKernel:
+def _as_function(f, params):
     linen = sys.modules.get("flax.linen")
     if params is None or (linen is not None and isinstance(f, linen.Module)):
-        f, params = functional(f, params)
-    return kernel_of_function(f, params, **options)
+        return functional(f, params)
+    return f, params
+
+
+@functools.wraps(kernel_of_function)
+def empirical_ntk(f: Any, params: Any = None, **options: Any) -> EmpiricalKernel:
+    return kernel_of_function(*_as_function(f, params), **options)
+
+
+@functools.wraps(features_of_function)
+def ntk_features(f: Any, params: Any = None, x: Any = None, **options: Any) -> Any:
+    if x is None:
+        raise TypeError("ntk_features: x, the examples, is missing; after a model alone, give x=.")
+    return features_of_function(*_as_function(f, params), x, **options)

@@ -140,6 +140,8 @@ class Kernel:
     models, not of `nn` modules, which compute with floating-point numbers (images of integers).
     """
 
+    positive_semidefinite = True  # a covariance, of outputs or of their tangents
+
     def __init__(
         self, program_for: Callable[[Any], Program], kinds: tuple[str, ...], output: str = "mean",
         keeps_integers: bool = True,
