@@ -131,7 +131,7 @@ class Linear(Node):
     along: other finite axes on which A depends (heads); its own axes are these, then i and j.
     """
 
-    def __init__(self, child: Node, axis: int, matrix: jax.Array, along: tuple[int, ...] = ()):
+    def __init__(self, child: Node, axis: int, matrix: jax.Array | np.ndarray, along: tuple[int, ...] = ()):
         self.child, self.axis, self.matrix, self.along = child, int(axis), matrix, tuple(along)
         self.shape = (*child.shape[:axis], matrix.shape[-2], *child.shape[axis + 1 :])
         self.gaussian = child.gaussian
