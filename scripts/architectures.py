@@ -16,6 +16,7 @@ from widelimit import nn
 
 DRAWN = np.random.default_rng(0)
 VECTORS, IMAGES, SEQUENCES, BATCHES = (DRAWN.normal(size=(3, *s)) for s in ((6,), (6, 6, 2), (5, 4), (8, 10)))
+LARGE_BATCHES = np.random.default_rng(24).normal(size=(3, 24, 40))
 TOKENS = DRAWN.integers(0, 20, (3, 5))
 GRAPHS = DRAWN.normal(size=(3, 4, 3)), np.tile(np.eye(4) + np.eye(4, k=1) + np.eye(4, k=-1), (3, 1, 1))
 WIDER = DRAWN.normal(size=(3, 64))  # weights of another law than Gaussian act as Gaussian ones, up to 1 / 64
@@ -78,6 +79,11 @@ def _modules() -> list[Row]:
         "GLU, RMSNorm": ([nn.Dense(64), nn.GLU(64), nn.RMSNorm(), nn.Dense(1)], VECTORS),
         "SwiGLU, residual": ([nn.Dense(64), nn.Residual(nn.SwiGLU(64), nn.Dense(64)), nn.Dense(1)], VECTORS),
         "batch norm, batches of 8": ([nn.Dense(64), nn.BatchNorm(), nn.Relu(), nn.Dense(1)], BATCHES),
+        "batch norm twice, batches of 24": (
+            [nn.Dense(64), nn.BatchNorm(), nn.Relu(), nn.Dense(64), nn.BatchNorm(), nn.Relu(), nn.Dense(1)],
+            LARGE_BATCHES,
+        ),
+        "dropout": ([*dense, nn.Dropout(0.8), nn.Dense(64), nn.Relu(), nn.Dropout(0.8), nn.Dense(1)], VECTORS),
         "cross attention": ([nn.CrossAttention(64), nn.Relu(), *pooled], PAIRS),
         "positional embedding, causal attention": (
             [nn.Dense(64), nn.PositionalEmbedding(), nn.SelfAttention(64, causal=True), nn.Relu(), *pooled], SEQUENCES,

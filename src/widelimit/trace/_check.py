@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from widelimit._examples import as_example, described, floating, in_double
 from widelimit._precision import enable_x64
@@ -77,7 +78,11 @@ def check_limit(limit, x: Any, key: jax.Array, widths: Sequence[int], seeds: int
 def _exact(kernels, x):
     pairs = jax.vmap(jax.vmap(kernels, (None, 0)), (0, None))
     with enable_x64():
-        return [np.asarray(a) for a in pairs(in_double(x), in_double(x))]
+        x = in_double(x)
+        found = [np.array(a) for a in pairs(x, x)]
+        for whole, diagonal in zip(found, jax.vmap(kernels.diag)(x), strict=True):
+            np.fill_diagonal(whole, np.asarray(diagonal))  # where the noise of dropout is shared
+        return found
 
 
 def kernels_of(net):
@@ -99,11 +104,22 @@ def _slope(rows) -> float:
     return float(np.polyfit(np.log([r.width for r in rows]), np.log(errors), 1)[0])
 
 
+def _with_noise(net) -> Callable:
+    """The network as a function, each example of each draw with masks of its own: their key is made of the numbers."""
+
+    def f(params, x):
+        numbers = [jnp.sum(jnp.sin(1e3 * lax.stop_gradient(a))) for a in jax.tree.leaves((params, x))]
+        bits = lax.bitcast_convert_type(jnp.float32(sum(numbers)), jnp.uint32)
+        return net.apply(params, x, key=jax.random.key(bits))
+
+    return f
+
+
 def _finite(limit, n: int, x: Any) -> tuple[Callable, Callable, Any]:
     """``f(params, x)``, ``init(n, key)`` and the learning rates of the network of width n for inputs like x."""
     if limit._module:
         net, shape = with_width(limit._f, n), jax.tree.map(lambda a: tuple(a.shape), x)
-        return net.apply, lambda n, key: net.init(key, shape), None
+        return _with_noise(net), lambda n, key: net.init(key, shape), None
     if limit._torch is not None:
         return limit._torch.network(n), limit._torch.init, limit._torch.rates(n)
     if limit._prior is not None:
