@@ -2,7 +2,7 @@
 
     uv run --extra test benchmarks/empirical.py
     uv run --extra test benchmarks/empirical.py --rival PYTHON     # Neural Tangents of that Python beside it
-    uv run --extra test --with torch benchmarks/empirical.py       # a PyTorch module, too
+    uv run --extra test --with torch --with nngeometry benchmarks/empirical.py    # a PyTorch module and nngeometry, too
 
 Each row is a process of its own, bound to one core; the best of five runs after the first, which compiles.  NumPy's row
 is a layer-factorised kernel written by hand for this one network.  An environment for Neural Tangents (Python 3.11):
@@ -84,6 +84,14 @@ def kernel(name: str, n: int):
     weights, biases, X = arrays(n)
     if name == "NumPy by hand":
         return lambda: by_hand(weights, biases, X)
+    if name == "nngeometry":
+        import torch
+        from nngeometry.gram import GramMatrix
+
+        torch.set_num_threads(1)
+        examples = torch.utils.data.TensorDataset(torch.as_tensor(X), torch.zeros(n))
+        model, loader = torch_module(weights, biases), torch.utils.data.DataLoader(examples, batch_size=n)
+        return lambda: GramMatrix(model=model, loader=loader).to_torch().detach().numpy()
     import jax.numpy as jnp
 
     params = [(jnp.asarray(W), jnp.asarray(b)) for W, b in zip(weights, biases, strict=True)]
@@ -129,6 +137,7 @@ def main() -> int:
         worker(options.worker, options.examples[0])
         return 0
     names = [n for n in OURS if "PyTorch" not in n or importlib.util.find_spec("torch")]
+    names += ["nngeometry"] if importlib.util.find_spec("nngeometry") else []
     rivals = ["Neural Tangents, structured"] if options.rival else []
     one = {**os.environ, "OMP_NUM_THREADS": "1", "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false"}
     for n in options.examples:
