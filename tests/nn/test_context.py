@@ -69,6 +69,7 @@ def test_one_output_at_each_position():
     np.testing.assert_allclose(k((X[0], MASK[0]), (X[1], MASK[1])), np.where(both, plain(*X), 0), atol=1e-14)
 
 
+@pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("name", ["causal attention", "norm over positions", "branches"])
 def test_forward_of_a_padded_example(name):
     """Finite networks give the padded example the output of the example; masks may be numbers."""
