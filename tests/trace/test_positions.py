@@ -152,3 +152,21 @@ def test_where_drops_cases_that_are_never_chosen():
     np.testing.assert_array_equal(
         k, wl.limit(lambda p, x: jnp.tanh(x @ p["W"]) @ p["v"], _prior, lr="ntk").nngp(_X, _Y)
     )
+
+
+def test_positions_taken_apart():
+    # newer JAX has a primitive for it
+    def f(p, x):
+        first, second, third = jnp.unstack(x @ p["W"], axis=0)
+        return (jax.nn.relu(first) + second * third) @ p["v"]
+
+    def indexed(p, x):
+        h = x @ p["W"]
+        return (jax.nn.relu(h[0]) + h[1] * h[2]) @ p["v"]
+
+    def prior(n):
+        return {"W": wl.normal((10, n), 10**-0.5), "v": wl.normal((n,), n**-0.5)}
+
+    x = np.random.default_rng(3).normal(size=(2, 3, 10))
+    one, two = (wl.gram(wl.limit(g, prior, lr="ntk").ntk, x) for g in (f, indexed))
+    np.testing.assert_allclose(one, two, rtol=1e-12)

@@ -165,7 +165,7 @@ _LARGEST = {"add", "add_any", "sub", "max", "min", "concatenate", "stack", "clam
 _FIRST = {
     "transpose", "broadcast_in_dim", "squeeze", "reshape", "expand_dims", "slice", "dynamic_slice", "gather", "rev",
     "copy", "copy_p", "convert_element_type", "reduce_precision", "optimization_barrier", "neg", "abs", "split",
-    "stop_gradient", "reduce_max", "reduce_min", "real", "reduce_window_sum", "cumsum", "reduce_window_max",
+    "unstack", "stop_gradient", "reduce_max", "reduce_min", "real", "reduce_window_sum", "cumsum", "reduce_window_max",
 }  # fmt: skip
 _POWERS = {"sqrt": 0.5, "rsqrt": -0.5, "cbrt": 1 / 3, "square": 2.0}
 _OF_SIGN = {"sign", "gt", "ge", "lt", "le", "eq", "ne", "is_finite"}

@@ -14,17 +14,17 @@ from widelimit.trace._axes import finite_index, permuted, without_axis
 from widelimit.trace._rules import on_one_head, rule
 from widelimit.trace._values import Det, Field, Heads, Weight, as_field, shifted
 
-__all__ = ["cut", "cut_width", "taken"]
+__all__ = ["cut", "cut_width", "sliced", "taken"]
 
 
 @rule("slice", takes_heads=True)
-def _slice(interpreter, equation, values):
+def sliced(interpreter, equation, values):
     if isinstance(values[0], Heads):
         shape, p = equation.in_shapes[0][0], equation.params
         parts = zip(p["start_indices"], p["limit_indices"], p["strides"] or (1,) * len(shape), strict=True)
         if any(w and part != (0, n, 1) for w, n, part in zip(equation.wide_in(0), shape, parts, strict=True)):
             raise equation.refuse("some of infinitely many heads, or of their channels, are taken.")
-        return on_one_head(_slice, equation, values[0], ("start_indices", "limit_indices", "strides"))
+        return on_one_head(sliced, equation, values[0], ("start_indices", "limit_indices", "strides"))
     start, limit = equation.params["start_indices"], equation.params["limit_indices"]
     start2, limit2 = equation.params2["start_indices"], equation.params2["limit_indices"]
     strides = equation.params["strides"] or (1,) * len(start)

@@ -17,7 +17,7 @@ __all__ = ["Plan", "plan_of"]
 # Moved or renamed, not computed.
 _FREE = {
     "reshape", "broadcast_in_dim", "transpose", "squeeze", "expand_dims", "slice", "convert_element_type", "copy",
-    "stop_gradient", "concatenate", "pad", "rev", "iota", "dynamic_slice", "split", "copy_p",
+    "stop_gradient", "concatenate", "pad", "rev", "iota", "dynamic_slice", "split", "unstack", "copy_p",
 }  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from widelimit.fields import Axes, Const, Merge, Split, Sum, Take
 from widelimit.trace._axes import finite_index, permuted
 from widelimit.trace._flat import merged
 from widelimit.trace._heads import split_into_heads, transposed
+from widelimit.trace._picking import sliced
 from widelimit.trace._rules import on_one_head, rule
 from widelimit.trace._values import Det, Field, Flat, Heads, Weight, aligned, as_field, known
 
@@ -324,3 +325,29 @@ def stacked(interpreter, equation, values, axis: int, out_shapes):
         out_shapes=[tuple(out_shapes)],
     )
     return _concatenate(interpreter, join, pieces)
+
+
+@rule("unstack", takes_heads=True)
+def _unstack(interpreter, equation, values):
+    """Slices of one position each, without its axis."""
+    axis = equation.params["axis"]
+    if equation.wide_in(0)[axis]:
+        raise equation.refuse("channels of a wide axis are taken apart.")
+    out = []
+    for i, after in enumerate(equation.out_shapes):
+        start, limit = zip(*((_placed(s, axis, 0, i), _placed(s, axis, None, i + 1)) for s in equation.in_shapes[0]),
+                           strict=True)  # fmt: skip
+        params = [{"start_indices": a, "limit_indices": b, "strides": None} for a, b in zip(start, limit, strict=True)]
+        one = tuple(_placed(s, axis, None, 1) for s in equation.in_shapes[0])
+        cut = dataclasses.replace(equation, name="slice", params=params[0], params2=params[1], out_shapes=[one])
+        drop = {"dimensions": (axis,)}
+        squeeze = dataclasses.replace(
+            equation, name="squeeze", params=drop, params2=drop, in_shapes=[one], out_shapes=[after]
+        )
+        out.append(_reshape(interpreter, squeeze, [sliced(interpreter, cut, values)]))
+    return out
+
+
+def _placed(shape, axis: int, others: int | None, own: int) -> tuple[int, ...]:
+    """`own` at the axis, `others` (None: the sizes) elsewhere."""
+    return tuple(own if i == axis else n if others is None else others for i, n in enumerate(shape))
