@@ -115,7 +115,7 @@ also has a bias of order 1/width. The distance is the largest of six numbers, so
 table of this size: where it is, as many other networks are drawn.
 
 Slopes within 0.15 of -1/2: {within} of {len(good)}. Beyond 3 standard errors twice: {", ".join(stays) or "none"}.
-(BatchNorm over a batch is itself an average, for batches of 8 good to 2e-3 at its default points: see [accuracy](accuracy.md).)
+(BatchNorm over a batch is itself an average, for batches of 8 good to 2e-3: see [accuracy](accuracy.md).)
 
 Weights that are not Gaussian (PyTorch and Equinox draw uniform ones, Flax truncated Gaussians) act as Gaussian ones in
 wide layers; in the first layer up to the inverse of the number of inputs, so those rows have 64 inputs.
