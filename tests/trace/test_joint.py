@@ -115,3 +115,28 @@ def test_points_of_a_module():
     assert 0 < abs(many - more) < abs(few - more)
     with pytest.raises(ValueError, match=r"ntk: points must be a positive integer, not 0\."):
         wl.ntk(net, points=0)
+
+
+@pytest.mark.parametrize("positions", [(), (2,)], ids=["vectors", "positions"])
+def test_fields_and_their_sum(positions):
+    # h, q and h + 2 q are three fields of two variables; beside 400,000 sampled pairs and their gradients
+    def phi(h, q):
+        return jnp.maximum(jnp.maximum(h, q), jnp.tanh(h + 2 * q))
+
+    def f(p, x):
+        return phi(x @ p["W"], x @ p["V"]) @ p["v"]
+
+    def prior(n):
+        return {"W": wl.normal((4, n), 0.5), "V": wl.normal((4, n), 0.5), "v": wl.normal((n,), n**-0.5)}
+
+    x = np.random.default_rng(0).normal(size=(2, *positions, 4))
+    limit = wl.limit(f, prior, lr="ntk", output="full" if positions else "mean", points=2**15)
+    K, T = (np.asarray(k).ravel()[0] for k in limit.kernels(x[0], x[1]))
+    rows = x.reshape(2, -1, 4)[:, 0]
+    law = 0.25 * rows @ rows.T
+    h, q = np.linalg.cholesky(law) @ np.random.default_rng(1).normal(size=(2, 2, 400_000))
+    value, slopes = phi(h, q), jax.vmap(jax.vmap(jax.grad(phi, (0, 1))))(h, q)
+    k = np.asarray(value[0] * value[1])
+    t = k + law[0, 1] * np.asarray(sum(s[0] * s[1] for s in slopes))
+    for found, sampled in ((K, k), (T, t)):
+        assert abs(found - sampled.mean()) < 5 * sampled.std() / len(sampled) ** 0.5

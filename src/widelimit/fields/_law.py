@@ -21,7 +21,7 @@ from widelimit.fields._placing import place_x, place_y, untied
 __all__ = ["DEPENDENT", "Law"]
 
 _FEW = 16  # pairs of partial derivatives that are multiplied out; more as a product with a matrix
-_MORE = 16
+_MORE = 16  # times the points of an average that serves all pairs of positions, which costs little there
 
 DEPENDENT = (
     "a product of dependent fields, one of them a dropout mask or a sum over many positions of nonlinear functions, "
@@ -149,7 +149,7 @@ class Law:
         rows, columns = sizes
         if sum(rows) * sum(columns) <= _FEW:
             entries = [
-                (sum(rows[:a]) + i, sum(columns[:b]) + j, block[..., min(i, block.shape[-2] - 1), j])
+                (sum(rows[:a]) + i, sum(columns[:b]) + j, block[..., i, j])
                 for a, line in enumerate(tangents)
                 for b, block in enumerate(line)
                 if block is not None

@@ -41,7 +41,10 @@ class Part(NamedTuple):
 
 
 class _Term(NamedTuple):
-    """``root`` moved, picked and summed: a matrix for each of its axes, and which axis of the field that is now."""
+    """``root`` moved, picked and summed: a matrix for each of its axes, and which axis of the field that is now.
+
+    A root without axes has one matrix (1, 1), its coefficient.
+    """
 
     root: Node
     matrices: list[np.ndarray]
@@ -66,12 +69,11 @@ def _terms(node: Node, deep: bool) -> list[_Term] | None:
                 return None
             found += [t._replace(matrices=_scaled(t.matrices, float(c))) for t in terms]
         return found
-    return [_Term(node, [np.eye(n) for n in node.shape], list(range(len(node.shape))))]
+    return [_Term(node, [np.eye(n) for n in node.shape] or [np.eye(1)], list(range(len(node.shape))))]
 
 
 def _scaled(matrices, c: float):
-    """The number goes to the last axis; a field without axes has one matrix more."""
-    matrices = matrices or [np.eye(1)]
+    """The number goes to the last axis."""
     return [*matrices[:-1], c * matrices[-1]]
 
 
