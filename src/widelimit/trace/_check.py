@@ -76,13 +76,9 @@ def check_limit(limit, x: Any, key: jax.Array, widths: Sequence[int], seeds: int
 
 
 def _exact(kernels, x):
-    pairs = jax.vmap(jax.vmap(kernels, (None, 0)), (0, None))
-    with enable_x64():
-        x = in_double(x)
-        found = [np.array(a) for a in pairs(x, x)]
-        for whole, diagonal in zip(found, jax.vmap(kernels.diag)(x), strict=True):
-            np.fill_diagonal(whole, np.asarray(diagonal))  # where the noise of dropout is shared
-        return found
+    from widelimit.gram import gram
+
+    return gram(kernels, jax.tree.map(np.asarray, x))
 
 
 def kernels_of(net):

@@ -28,6 +28,7 @@ from widelimit.trace._growth import check_growth, growth_lines
 from widelimit.trace._interpreter import Interpreter
 from widelimit.trace._outputs import over_outputs
 from widelimit.trace._program import Program
+from widelimit.trace._segments import segmented
 from widelimit.trace._uses import Uses
 from widelimit.trace._values import Det, Field, Flat, Heads, Weight, as_field
 
@@ -148,6 +149,7 @@ class Kernel:
     ):  # fmt: skip
         self._program_for, self.kinds, self.output = program_for, kinds, output
         self.keeps_integers = keeps_integers
+        self._compiled: dict = {}
 
     def __call__(self, x1, x2):
         """Kernel of the pair (x1, x2): a scalar, (O,) or (O, O) by `output`."""
@@ -160,10 +162,20 @@ class Kernel:
     def _of(self, *xs):
         xs = [as_example(x) if self.keeps_integers else floating(as_example(x)) for x in xs]
         if holds_jax(xs):
-            return self._packed(self._evaluate(*in_one_precision(*xs)))
+            return self._packed(self._values(*in_one_precision(*xs)))
         with enable_x64():
-            values = self._evaluate(*map(in_double, xs))
+            values = self._values(*map(in_double, xs))
         return self._packed([np.asarray(v) for v in values])
+
+    def _values(self, *xs):
+        """Vectors operation by operation, which the next network finds compiled; with axes of positions a program."""
+        arrays = jax.tree.leaves(xs)
+        if all(a.ndim < 2 for a in arrays) or any(isinstance(a, jax.core.Tracer) for a in arrays):
+            return self._evaluate(*xs)
+        form = tuple(map(signature, xs))
+        if form not in self._compiled:
+            self._compiled[form] = segmented(self._evaluate, *xs)
+        return self._compiled[form](*xs)
 
     def _evaluate(self, x1, x2=None):
         return evaluate(self._program_for(described(x1)), self.kinds, x1, x2, output=self.output)

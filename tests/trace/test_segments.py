@@ -9,8 +9,8 @@ import pytest
 
 import widelimit as wl
 from widelimit import nn
-from widelimit.gram import _segments
-from widelimit.gram._segments import segmented
+from widelimit.trace import _segments
+from widelimit.trace._segments import segmented
 
 
 def layers(x, y):
