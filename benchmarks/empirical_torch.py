@@ -1,26 +1,33 @@
-"""Full empirical NTK of a residual CNN and of a transformer of PyTorch, beside the recipe of PyTorch's tutorial.
+"""Full empirical NTK of a residual CNN and of a transformer, beside PyTorch's tutorial, curvlinops, Neural Tangents.
 
     uv run --extra test --with torch benchmarks/empirical_torch.py
-    uv run --extra test --with torch benchmarks/empirical_torch.py --device gpu    # both on one GPU: seconds, not CPU-s
+    uv run --extra test --with torch --with curvlinops-for-pytorch benchmarks/empirical_torch.py    # and curvlinops
+    uv run --extra test --with torch benchmarks/empirical_torch.py --rival PYTHON    # Neural Tangents of that Python
+    uv run --extra test --with torch benchmarks/empirical_torch.py --device gpu    # on one GPU: seconds, not CPU-s
 
-Rows: our kernel of the module, and "jac" of the tutorial "Neural Tangent Kernels" (torch.func: `vmap(jacrev)` of all
-parameters, then one product for each parameter).  Each row is a process of its own; on a CPU one thread and its
-processor time; the best of three runs after the first.
+Rows: our kernel of the module; our kernel of the same network written in JAX; "jac" of the tutorial "Neural Tangent
+Kernels" (torch.func: `vmap(jacrev)` of all parameters, then one product for each parameter); curvlinops' Jacobian
+operator times its transpose; structured derivatives of Neural Tangents of the network in JAX (its environment:
+`benchmarks/empirical.py`).  All have the same parameters.  Each row is a process of its own; on a CPU one thread and
+its processor time; the best of three runs after the first.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import pathlib
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 
 NETWORKS = ("residual cnn", "transformer")
-OURS, RECIPE = "widelimit of PyTorch", "PyTorch tutorial"
+OURS, IN_JAX, RECIPE = "widelimit of PyTorch", "widelimit of JAX", "PyTorch tutorial"
+CURVLINOPS, TANGENTS = "curvlinops", "Neural Tangents, structured"
 
 
 def residual_cnn():
@@ -78,6 +85,55 @@ def transformer():
     return Transformer().eval(), (32, 16)
 
 
+def residual_cnn_in_jax(params, x):
+    """The same, from parameters by name, of one example (3, 32, 32)."""
+    import jax
+    import jax.numpy as jnp
+
+    def conv(x, name, stride=1, padding=1):
+        dims = ("NCHW", "OIHW", "NCHW")
+        pad = [(padding, padding)] * 2
+        y = jax.lax.conv_general_dilated(x[None], params[name + ".weight"], (stride, stride), pad, None, None, dims)[0]
+        return y + params[name + ".bias"][:, None, None] if name + ".bias" in params else y
+
+    def norm(x, name):
+        scale, shift = params[name + ".weight"], params[name + ".bias"]
+        return x * (scale / (1 + 1e-5) ** 0.5)[:, None, None] + shift[:, None, None]
+
+    x = jax.nn.relu(conv(x, "0"))
+    for i, stride in ((2, 1), (3, 2), (4, 2)):
+        skip = conv(x, f"{i}.skip", stride, 0) if stride > 1 else x
+        y = jax.nn.relu(norm(conv(x, f"{i}.one.0", stride), f"{i}.one.1"))
+        x = jax.nn.relu(norm(conv(y, f"{i}.two.0"), f"{i}.two.1") + skip)
+    return params["7.weight"] @ jnp.mean(x, (1, 2)) + params["7.bias"]
+
+
+def transformer_in_jax(params, x):
+    """The same, from parameters by name, of one example (32, 16)."""
+    import jax
+    import jax.numpy as jnp
+
+    def linear(x, name):
+        return x @ params[name + ".weight"].T + params[name + ".bias"]
+
+    def norm(x, name):
+        centred = x - x.mean(-1, keepdims=True)
+        unit = centred / jnp.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5)
+        return unit * params[name + ".weight"] + params[name + ".bias"]
+
+    x = linear(x, "first")
+    t, d = x.shape
+    for i in (0, 1):
+        at = f"blocks.{i}."
+        mix = jnp.split(linear(norm(x, at + "before"), at + "mix"), 3, -1)
+        q, k, v = (jnp.transpose(a.reshape(t, 4, d // 4), (1, 0, 2)) for a in mix)
+        weights = jax.nn.softmax(q @ jnp.swapaxes(k, 1, 2) / (d // 4) ** 0.5)
+        x = x + linear(jnp.transpose(weights @ v, (1, 0, 2)).reshape(t, d), at + "out")
+        hidden = jax.nn.gelu(linear(norm(x, at + "between"), at + "up"), approximate=False)
+        x = x + linear(hidden, at + "down")
+    return linear(norm(x, "norm").mean(0), "last")
+
+
 def recipe(model, X):
     """The tutorial's `empirical_ntk_jacobian_contraction`, "full"."""
     import torch
@@ -98,7 +154,51 @@ def recipe(model, X):
     return kernel
 
 
-def worker(network: str, row: str, n: int, device: str) -> None:
+def of_operator(model, X):
+    """``J J^T`` by curvlinops' Jacobian operator and its transpose, all columns at once."""
+    import torch
+    from curvlinops import JacobianLinearOperator, TransposedJacobianLinearOperator
+
+    params, data = list(model.parameters()), [(X, torch.zeros(len(X), 10))]
+    J = JacobianLinearOperator(model, params, data, check_deterministic=False)
+    transposed = TransposedJacobianLinearOperator(model, params, data, check_deterministic=False)
+
+    def kernel():
+        with torch.no_grad():
+            K = J @ (transposed @ torch.eye(10 * len(X)))
+        return K.reshape(len(X), 10, len(X), 10).permute(0, 2, 1, 3)
+
+    return kernel
+
+
+def in_jax(network: str, row: str, folder: str):
+    """The full kernel of the network in JAX, from parameters and examples that the PyTorch row left in `folder`."""
+    import jax
+    import numpy as np
+
+    f = {"residual cnn": residual_cnn_in_jax, "transformer": transformer_in_jax}[network]
+    stored = np.load(pathlib.Path(folder) / f"{network}.npz")
+    X = jax.numpy.asarray(stored["examples"])
+    params = {name[2:]: jax.numpy.asarray(stored[name]) for name in stored.files if name.startswith("p:")}
+    if row == TANGENTS:
+        import neural_tangents as nt
+
+        batch = jax.vmap(f, (None, 0))
+        k = jax.jit(
+            nt.empirical_ntk_fn(
+                lambda params, x: batch(params, x), trace_axes=(), vmap_axes=0,
+                implementation=nt.NtkImplementation.STRUCTURED_DERIVATIVES,
+            )
+        )  # fmt: skip
+        return lambda: k(X, None, params)
+    import widelimit as wl
+
+    kernel = wl.empirical_ntk(f, params, output="full")
+    return lambda: wl.gram(kernel, X, memory=8e9)
+
+
+def of_torch(network: str, row: str, n: int, device: str, folder: str):
+    """The full kernel of the module; its parameters and examples are left in `folder`."""
     import numpy as np
     import torch
 
@@ -106,70 +206,81 @@ def worker(network: str, row: str, n: int, device: str) -> None:
     torch.set_num_threads(1)
     model, shape = {"residual cnn": residual_cnn, "transformer": transformer}[network]()
     X = np.random.default_rng(0).normal(size=(n, *shape)).astype(np.float32)
-    clock = time.process_time if device == "cpu" else time.perf_counter
-    if row == RECIPE:
-        where = "cuda" if device == "gpu" else "cpu"
-        k = recipe(model.to(where), torch.as_tensor(X, device=where))
-
-        def compute():
-            return k().cpu().numpy()
-    else:
+    params = {f"p:{name}": p.detach().numpy() for name, p in model.named_parameters()}
+    np.savez(pathlib.Path(folder) / f"{network}.npz", examples=X, **params)
+    if row == OURS:
         import jax
 
         import widelimit as wl
 
         kernel, examples = wl.empirical_ntk(model, output="full"), jax.numpy.asarray(X)
+        return lambda: wl.gram(kernel, examples, memory=8e9)
+    where = "cuda" if device == "gpu" else "cpu"
+    make = of_operator if row == CURVLINOPS else recipe
+    k = make(model.to(where), torch.as_tensor(X, device=where))
+    return lambda: k().cpu().numpy()
 
-        def compute():
-            return np.asarray(wl.gram(kernel, examples, memory=8e9))
 
+def worker(network: str, row: str, n: int, device: str, folder: str) -> None:
+    import numpy as np
+
+    clock = time.process_time if device == "cpu" else time.perf_counter
+    compute = in_jax(network, row, folder) if row in (IN_JAX, TANGENTS) else of_torch(network, row, n, device, folder)
     times = []
     for _ in range(4):
         start = clock()
-        K = compute()
+        K = np.asarray(compute())
         times.append(clock() - start)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    found = {
-        "first": times[0],
-        "best": min(times[1:]),
-        "MiB": peak,
-        "norm": float(np.linalg.norm(K.astype(np.float64))),
-    }
-    print(json.dumps(found))
+    norm = float(np.linalg.norm(K.astype(np.float64)))
+    print(json.dumps({"first": times[0], "best": min(times[1:]), "MiB": peak, "norm": norm}))
+
+
+def compared(network: str, rows: dict[str, str], options, folder: str) -> bool:
+    """Prints a line for each row (its name and Python); whether all ran and agree."""
+    one = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    if options.device == "cpu":
+        one |= {"XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false", "JAX_PLATFORMS": "cpu"}
+    found, well = {}, True
+    print(f"\n{network}, {options.examples} examples, {options.device}: seconds, the best of three after the first")
+    for row, python in rows.items():
+        command = [python, str(pathlib.Path(__file__).resolve()), "--worker", network, row, folder]
+        command += ["--examples", str(options.examples), "--device", options.device]
+        run = subprocess.run(command, env=one, cwd=folder, capture_output=True, text=True, check=False)
+        if run.returncode:
+            print(f"{row:<28} failed: {run.stderr.strip().splitlines()[-1:]}")
+            well = False
+            continue
+        found[row] = r = json.loads(run.stdout.splitlines()[-1])
+        ratio = f"{r['best'] / found[OURS]['best']:6.2f} x" if OURS in found else ""
+        print(f"{row:<28}{r['best']:8.3f}  {ratio}  first {r['first']:6.2f}  peak {r['MiB']:5.0f} MiB", flush=True)
+    norms = [r["norm"] for r in found.values()]
+    if norms and max(norms) - min(norms) > 1e-3 * norms[0]:
+        print(f"the kernels differ: norms {norms}")
+        well = False
+    return well
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--examples", type=int, default=16)
     parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
-    parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--network", choices=NETWORKS, action="append", help="one of them only")
+    parser.add_argument("--rival", metavar="PYTHON", help="a Python that has neural_tangents")
+    parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
-        worker(*options.worker, options.examples, options.device)
+        network, row, folder = options.worker
+        worker(network, row, options.examples, options.device, folder)
         return 0
-    one = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    if options.device == "cpu":
-        one |= {"XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false", "JAX_PLATFORMS": "cpu"}
-    status = 0
-    for network in NETWORKS:
-        print(f"\n{network}, {options.examples} examples, {options.device}: seconds, the best of three after the first")
-        rows = {}
-        for row in (OURS, RECIPE):
-            command = [sys.executable, pathlib.Path(__file__), "--worker", network, row]
-            command += ["--examples", str(options.examples), "--device", options.device]
-            run = subprocess.run(command, env=one, capture_output=True, text=True, check=False)
-            if run.returncode:
-                print(f"{row:<24} failed: {run.stderr.strip().splitlines()[-1:]}")
-                status = 1
-                continue
-            rows[row] = r = json.loads(run.stdout.splitlines()[-1])
-            ratio = f"{r['best'] / rows[OURS]['best']:6.2f} x" if OURS in rows else ""
-            print(f"{row:<24}{r['best']:8.3f}  {ratio}  first {r['first']:6.2f}  peak {r['MiB']:5.0f} MiB", flush=True)
-        norms = [r["norm"] for r in rows.values()]
-        if norms and max(norms) - min(norms) > 1e-3 * norms[0]:
-            print(f"the kernels differ: norms {norms}")
-            status = 1
-    return status
+    rows = dict.fromkeys((OURS, IN_JAX, RECIPE), sys.executable)
+    if importlib.util.find_spec("curvlinops") and options.device == "cpu":
+        rows[CURVLINOPS] = sys.executable
+    if options.rival:
+        rows[TANGENTS] = options.rival
+    with tempfile.TemporaryDirectory() as folder:
+        well = [compared(network, rows, options, folder) for network in options.network or NETWORKS]
+    return 0 if all(well) else 1
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from jax import lax
 
 import widelimit as wl
 from widelimit import nn
+from widelimit.empirical import _factors
 
 METHODS = ("auto", "structured", "factorised", "jacobian", "products")
 RNG = np.random.default_rng(0)
@@ -203,6 +204,26 @@ def test_all_methods_and_outputs_agree(name):
         for method in METHODS:
             got = wl.gram(wl.empirical_ntk(f, params, output=output, method=method), X[:2], X)
             np.testing.assert_allclose(got, want[:2], rtol=1e-10, atol=1e-12, err_msg=f"{output} {method}")
+
+
+@pytest.mark.parametrize("name", ["mlp", "embedding", pytest.param("cnn", marks=pytest.mark.slow)])
+@pytest.mark.usefixtures("float64")
+def test_products_with_oneself_are_halved(name, monkeypatch):
+    """Large blocks on the diagonal take each product once: the same numbers, exactly symmetric."""
+    f, params, X, full = case(name)
+    monkeypatch.setattr(_factors, "_FEWEST_ROWS", 3)
+    monkeypatch.setattr(_factors, "_FEWEST_PRODUCTS", 1)
+    halves, whole = [], _factors.row_products
+    monkeypatch.setattr(_factors, "row_products", lambda a, b=None: (halves.append(b is None), whole(a, b))[1])
+    diagonal = np.diagonal(full, axis1=2, axis2=3)
+    for method in ("factorised", "structured"):
+        for output, want in (("full", full), ("diag", diagonal), ("sum", diagonal.sum(-1))):
+            got = wl.gram(wl.empirical_ntk(f, params, output=output, method=method), X)
+            np.testing.assert_allclose(got, want, rtol=1e-10, atol=1e-12, err_msg=f"{output} {method}")
+            np.testing.assert_array_equal(
+                got, got.transpose(1, 0, *([3, 2] if output == "full" else [2][: got.ndim - 2]))
+            )
+    assert sum(halves) > 2 * (len(halves) - sum(halves)) > 0
 
 
 @pytest.mark.usefixtures("float64")

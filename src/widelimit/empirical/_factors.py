@@ -36,6 +36,10 @@ class Sizes(NamedTuple):
 
 _NONE = Sizes(0, 0, 0, 0)
 
+# Products of rows with themselves are halved while there are so many rows and multiplications.
+_FEWEST_ROWS = 64
+_FEWEST_PRODUCTS = 2**24
+
 
 class Part(NamedTuple):
     """How the gradient by one parameter is held: "Gram" of factors, "gradient" made of factors, "direct" by
@@ -184,41 +188,84 @@ def _layers(closed, ways, leaves, x) -> dict[int, list]:
 
 
 def contracted(
-    parts: Sequence[Part], factors: tuple[dict, dict], weights: Sequence[Any], output: str
+    parts: Sequence[Part], factors: tuple[dict, dict | None], weights: Sequence[Any], output: str
 ) -> dict[int, Any]:
     """Products of the gradients by each parameter, times its learning rates, of every pair of two batches.
 
+    The second None: of every pair of the first with itself, each product once.
     (N, O, M, O) for "full", (O, N, M) for "diag", (N, M), summed over outputs, for "sum".
     """
     a, b = factors
     found = {}
     for p in parts:
-        if p.way == "Gram":
-            of_outputs = _of_outputs(a[p.leaf], b[p.leaf], output)
-            found[p.leaf] = _reduced(of_outputs, _of_inputs(p, a[p.leaf], b[p.leaf], of_outputs.dtype), output)
-            found[p.leaf] *= jnp.asarray(weights[p.leaf], of_outputs.dtype)
-            for q in parts:
-                if q.shared and q.shared.of == p.leaf:
-                    alone = _reduced(of_outputs, None, output)
-                    found[q.leaf] = alone * jnp.asarray(q.shared.ratio**2 * weights[q.leaf], alone.dtype)
-        elif p.way != "shared":
-            spec = {"full": "nok,mpk->nomp", "diag": "nok,mok->onm", "sum": "nok,mok->nm"}[output]
-            g = a[p.leaf].g
-            found[p.leaf] = jnp.einsum(spec, g * jnp.asarray(weights[p.leaf], g.dtype), b[p.leaf].g)
+        if p.way == "shared":
+            continue
+        one, two = a[p.leaf], None if b is None else b[p.leaf]
+        weight = jnp.asarray(weights[p.leaf], one.g.dtype)
+        if p.way != "Gram":
+            found[p.leaf] = _of_gradients(one.g, None if two is None else two.g, weight, output)
+            continue
+        of_outputs = _of_outputs(one, two, output)
+        found[p.leaf] = weight * _reduced(of_outputs, _of_inputs(p, one, two, of_outputs.dtype), output)
+        for q in parts:
+            if q.shared and q.shared.of == p.leaf:
+                alone = _reduced(of_outputs, None, output)
+                found[q.leaf] = alone * jnp.asarray(q.shared.ratio**2 * weights[q.leaf], alone.dtype)
     return found
 
 
-def _of_outputs(a: Factored, b: Factored, output: str):
-    spec = {"full": "nobtj,mpbsj->bnotmps", "diag": "nobtj,mobsj->bontms", "sum": "nobtj,mobsj->bntms"}[output]
-    return jnp.einsum(spec, a.g, b.g)
+def _of_gradients(one, two, weight, output: str):
+    """Of gradients (N, O, entries); weight: a number, or one of each entry."""
+    if weight.ndim:
+        return _of_gradients(one * weight, one if two is None else two, jnp.ones((), one.dtype), output)
+    if output == "diag":
+        return weight * row_products(*(None if g is None else jnp.swapaxes(g, 0, 1) for g in (one, two)))
+    if output == "sum":
+        return weight * row_products(*(None if g is None else g.reshape(g.shape[0], -1) for g in (one, two)))
+    found = row_products(*(None if g is None else g.reshape(-1, g.shape[2]) for g in (one, two)))
+    return weight * found.reshape(*one.shape[:2], *(one if two is None else two).shape[:2])
 
 
-def _of_inputs(part: Part, a: Factored, b: Factored, dtype):
+def row_products(a, b=None):
+    """``a_r . b_s`` of the rows of (..., R, k) and (..., S, k); b None: of a with itself, equal halves once."""
+    rows, k = a.shape[-2:]
+    if b is None and rows >= _FEWEST_ROWS and rows * rows * k >= _FEWEST_PRODUCTS:
+        one, two = a[..., : rows // 2, :], a[..., rows // 2 :, :]
+        across = row_products(one, two)
+        above = jnp.concatenate([row_products(one), across], -1)
+        below = jnp.concatenate([jnp.swapaxes(across, -1, -2), row_products(two)], -1)
+        return jnp.concatenate([above, below], -2)
+    return jnp.einsum("...rk,...sk->...rs", a, a if b is None else b)
+
+
+def _of_outputs(one: Factored, two: Factored | None, output: str):
+    """(groups, N, O, positions, M, O, positions), (groups, O, N, positions, M, positions) or, for "sum", without O."""
+
+    def rows(g):
+        n, count, groups, positions, size = g.shape
+        if output == "full":
+            return jnp.moveaxis(g, 2, 0).reshape(groups, n * count * positions, size)
+        if output == "diag":
+            return jnp.transpose(g, (2, 1, 0, 3, 4)).reshape(groups, count, n * positions, size)
+        return jnp.transpose(g, (2, 0, 3, 1, 4)).reshape(groups, n * positions, count * size)
+
+    found = row_products(rows(one.g), None if two is None else rows(two.g))
+    sides = [(g.shape[0], *((g.shape[1],) if output == "full" else ()), g.shape[3]) for g in (one.g, (two or one).g)]
+    return found.reshape(*found.shape[:-2], *sides[0], *sides[1])
+
+
+def _of_inputs(part: Part, one: Factored, two: Factored | None, dtype):
     """(groups, N, positions, M, positions)"""
-    if not part.rows:
-        return jnp.einsum("nbti,mbsi->bntms", a.h, b.h)
-    same = (a.h[:, :, None, None] == b.h[None, None]) & (a.h >= 0)[:, :, None, None]
-    return same[None].astype(dtype)
+    if part.rows:
+        h, other = one.h, (two or one).h
+        same = (h[:, :, None, None] == other[None, None]) & (h >= 0)[:, :, None, None]
+        return same[None].astype(dtype)
+
+    def rows(h):
+        return jnp.moveaxis(h, 1, 0).reshape(h.shape[1], -1, h.shape[3])
+
+    found = row_products(rows(one.h), None if two is None else rows(two.h))
+    return found.reshape(found.shape[0], *(n for h in (one.h, (two or one).h) for n in (h.shape[0], h.shape[2])))
 
 
 def _reduced(outputs, inputs, output: str):

@@ -127,7 +127,7 @@ class Plan:
         sides = [self._factors(side).lower(leaves, batch[side]) for side in (0, 1)]
         held = [jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), s.out_info) for s in sides]
         made = [_bytes(s.compile()) for s in sides[: 1 if self._one_sided else 2]]
-        product = _bytes(self._product().lower(leaves, weights, *held).compile())
+        product = _bytes(self._product().lower(leaves, weights, held[0], held[1]).compile())
         kept = sum(_size(h) for h in held)
         return int(max(max(made) + kept, product))
 
@@ -142,8 +142,8 @@ class Plan:
         return self._factors(side)(leaves, x)
 
     def pairs(self, leaves, weights, a, b):
-        """Kernels of all pairs of two batches, from their factors: (n, m, ...)."""
-        return self._product()(leaves, weights, a, b)
+        """Kernels of all pairs of two batches, from their factors: (n, m, ...); b the same as a: each product once."""
+        return self._product()(leaves, weights, a, None if a is b and self._one_sided else b)
 
     def __str__(self) -> str:
         first = f"method {self.method}, {self.tile} examples at once, {self.bytes / 2**20:.1f} MiB, "
@@ -221,7 +221,8 @@ def _compiled_product(plan: Plan):
     def product(leaves, weights, a, b):
         with exact_products():
             if plan.method == "products":
-                found = products(plan.design.f, plan.design.other, leaves, weights, a, b, plan.design.output)
+                other = a if b is None else b
+                found = products(plan.design.f, plan.design.other, leaves, weights, a, other, plan.design.output)
                 return {"all": found}
             found = contracted(plan.parts, (a, b), weights, plan.design.output)
             if plan.design.by_parameter:
