@@ -223,7 +223,7 @@ def test_products_with_oneself_are_halved(name, monkeypatch):
             np.testing.assert_array_equal(
                 got, got.transpose(1, 0, *([3, 2] if output == "full" else [2][: got.ndim - 2]))
             )
-    assert sum(halves) > 2 * (len(halves) - sum(halves)) > 0
+    assert not all(halves)  # halves beside each other
 
 
 @pytest.mark.usefixtures("float64")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -35,6 +36,22 @@ class Pair(NamedTuple):
         return self._replace(m=m, p=p)
 
 
+# Methods of a dual that are one operation each.
+_OPERATIONS = ("kernel", "derivative_kernel", "gap", "second_moment", "derivative_second_moment")
+
+
+def _one_operation(method):
+    """Traced and compiled once for each shape, not for each layer; fields that are numbers are part of the program."""
+    compiled = jax.jit(method, static_argnums=0)
+
+    @functools.wraps(method)
+    def operation(self, *arrays):
+        known = all(isinstance(value, int | float) for value in vars(self).values())
+        return compiled(self, *arrays) if known else method(self, *arrays)
+
+    return operation
+
+
 class Dual:
     """Expectations of ``phi``: ``K = E[phi(u) phi(v)]`` and the two derivatives of Price's theorem.
 
@@ -46,6 +63,12 @@ class Dual:
     kinked: bool = False
     carries_gap: bool = False
     note: str = "closed form"
+
+    def __init_subclass__(cls, **options):
+        super().__init_subclass__(**options)
+        for name in _OPERATIONS:
+            if name in vars(cls):
+                setattr(cls, name, _one_operation(vars(cls)[name]))
 
     def __call__(self, z):
         raise NotImplementedError
@@ -151,6 +174,7 @@ def half_line_rule(cutoff: float = 13.0, order: int = PANEL):
 _NODES, _WEIGHTS = half_line_rule()
 
 
+@jax.jit
 def deviation(v):
     """``sqrt(v)``, with derivative 0 (not infinite) at 0."""
     positive = v > 0

@@ -41,6 +41,7 @@ def _over(a, b):
     return jnp.where(positive, a / jnp.where(positive, b, 1), 0)
 
 
+@jax.jit  # one operation, not forty
 def _exact(x, y):
     # products of single entries and halves of a coefficient are exact, so fused multiply-adds change nothing here
     xx, yy = jnp.sum(x * x), jnp.sum(y * y)

@@ -11,6 +11,8 @@ rounding of the two: a jump takes the fourth root of them.  So R is carried alon
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -112,9 +114,16 @@ def _reciprocal(v):
 
 def _scaled(edge, c1, c2, d1, d2):
     """(s - K, s + K, R) of ``c1 X`` and ``c2 Y`` from those of X and Y, of root-mean-squares d1 and d2."""
+    if not isinstance(c1, jax.Array) and not isinstance(c2, jax.Array) and np.all(c1 == 1) and np.all(c2 == 1):
+        return edge
+    return _times(edge, c1, c2, d1, d2, c1 is c2)
+
+
+@functools.partial(jax.jit, static_argnums=5)
+def _times(edge, c1, c2, d1, d2, same: bool):
     m, p, r = edge
     c = c1 * c2
-    root = jnp.abs(c1) * r if c1 is c2 else jnp.where(c1 == c2, jnp.abs(c1) * r, jnp.abs(c1) * d1 - jnp.abs(c2) * d2)
+    root = jnp.abs(c1) * r if same else jnp.where(c1 == c2, jnp.abs(c1) * r, jnp.abs(c1) * d1 - jnp.abs(c2) * d2)
     return jnp.abs(c) * jnp.where(c >= 0, m, p), jnp.abs(c) * jnp.where(c >= 0, p, m), root
 
 
@@ -146,6 +155,7 @@ def _sum_gap(cov, X, Y, tie):
     return _added(edges, sizes, v1, v2, means)
 
 
+@jax.jit  # one operation, not twenty
 def _added(edges, sizes, v1, v2, means):
     """(s - K, s + K, R) of a sum: see the top of the file.  With ``A^2 = v1``, ``B^2 = v2``, ``d = sqrt(v_i)``,
 

@@ -15,8 +15,8 @@ import numpy as np
 
 from widelimit._examples import as_example, floating, holds_jax, in_double, in_one_precision, signature
 from widelimit._precision import enable_x64, is_traced
+from widelimit._segments import segmented
 from widelimit.gram._factored import factored_tiles, is_factored
-from widelimit.trace._segments import segmented
 
 __all__ = ["check_kernel", "check_limits", "checked_examples", "gram", "gram_diag"]
 

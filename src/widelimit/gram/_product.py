@@ -11,8 +11,8 @@ import numpy as np
 
 from widelimit._examples import described, signature
 from widelimit._precision import exact_products
+from widelimit._segments import fenced
 from widelimit.gram._gram import _diagonal, _numbers_per_pair, _one_of, _pairs, _rows, _tile
-from widelimit.trace._segments import fenced
 
 __all__ = ["diagonals", "gram_product", "tile_of"]
 

@@ -12,6 +12,7 @@ from jax import lax
 
 from widelimit._examples import as_example, described, floating, in_double
 from widelimit._precision import enable_x64
+from widelimit._segments import segmented
 from widelimit.trace._frameworks import trained
 from widelimit.trace._prior import Normal, prior_of_draw
 from widelimit.trace._program import program_of_module, with_width
@@ -76,9 +77,13 @@ def check_limit(limit, x: Any, key: jax.Array, widths: Sequence[int], seeds: int
 
 
 def _exact(kernels, x):
-    from widelimit.gram import gram
-
-    return gram(kernels, jax.tree.map(np.asarray, x))
+    pairs, diagonals = jax.vmap(jax.vmap(kernels, (None, 0)), (0, None)), jax.vmap(kernels.diag)
+    with enable_x64():
+        x = in_double(x)
+        found = [np.array(a) for a in segmented(pairs, x, x)(x, x)]
+        for whole, diagonal in zip(found, segmented(diagonals, x)(x), strict=True):
+            np.fill_diagonal(whole, np.asarray(diagonal))  # where the noise of dropout is shared
+        return found
 
 
 def kernels_of(net):

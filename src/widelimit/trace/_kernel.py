@@ -13,6 +13,7 @@ import numpy as np
 
 from widelimit._examples import as_example, described, floating, holds_jax, in_double, in_one_precision, signature
 from widelimit._precision import enable_x64, exact_products
+from widelimit._segments import segmented
 from widelimit.fields import Covariance, UnknownLimitError
 from widelimit.trace import (
     _calls,
@@ -28,7 +29,6 @@ from widelimit.trace._growth import check_growth, growth_lines
 from widelimit.trace._interpreter import Interpreter
 from widelimit.trace._outputs import over_outputs
 from widelimit.trace._program import Program
-from widelimit.trace._segments import segmented
 from widelimit.trace._uses import Uses
 from widelimit.trace._values import Det, Field, Flat, Heads, Weight, as_field
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from widelimit.fields import Covariance
@@ -41,13 +43,20 @@ def over_outputs(covariance: Covariance, kind: str, first: Field, second: Field,
 
 
 def _mean(covariance, kind, first, second):
-    total, channels = jnp.zeros(()), 0
-    for (a, b), n in aligned([first, second]):
+    blocks = list(aligned([first, second]))
+    channels = sum(n for _, n in blocks)
+    total: Any = None
+    for (a, b), n in blocks:
         value = covariance.pair(kind, a, b, tuple(range(len(a.shape))))
         if value is not None:
-            total = total + float(n) * jnp.mean(jnp.broadcast_to(jnp.asarray(value), a.shape))
-        channels += n
-    return total / float(channels)
+            value = _averaged(value, a.shape, float(n) / float(channels))
+            total = value if total is None else total + value
+    return jnp.zeros(()) if total is None else total
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _averaged(value, shape, part: float):
+    return part * jnp.mean(jnp.broadcast_to(value, shape))
 
 
 def _full(covariance, kind, first, second, channels, finite):

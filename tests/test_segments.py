@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 import widelimit as wl
-from widelimit import nn
-from widelimit.trace import _segments
-from widelimit.trace._segments import segmented
+from widelimit import _segments, nn
+from widelimit._segments import segmented
 
 
 def layers(x, y):
