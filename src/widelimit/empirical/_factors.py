@@ -37,7 +37,7 @@ class Sizes(NamedTuple):
 _NONE = Sizes(0, 0, 0, 0)
 
 # Products of rows with themselves are halved while there are so many rows and multiplications.
-_FEWEST_ROWS = 64
+_FEWEST_ROWS = 1024
 _FEWEST_PRODUCTS = 2**24
 
 
@@ -158,10 +158,17 @@ def factors_of(closed, parts: Sequence[Part], leaves, x, count: int) -> dict[int
         g = jnp.concatenate(gs, axis=2)
         h = jnp.concatenate(seen[leaf], axis=0 if ways[leaf].rows else 1)
         if ways[leaf].way == "gradient":
-            found[leaf] = Factored(None, jnp.einsum("bti,obtj->obij", h, g).reshape(count, -1))
+            found[leaf] = Factored(None, _gradient(h, g).reshape(count, -1))
         else:
             found[leaf] = Factored(h, g)
     return found
+
+
+def _gradient(h, g):
+    """``sum_t h_t g_(o,t)^T``, (O, groups, inputs, outputs)."""
+    if h.shape[1] < g.shape[3]:  # to repeat the fewer inputs costs less than to move the axis O of the result
+        return jnp.matmul(jnp.broadcast_to(jnp.swapaxes(h, 1, 2), (g.shape[0], h.shape[0], *h.shape[:0:-1])), g)
+    return jnp.einsum("bti,obtj->obij", h, g)
 
 
 def _layers(closed, ways, leaves, x) -> dict[int, list]:
