@@ -9,7 +9,8 @@ import pytest
 
 SOURCE = pathlib.Path(__file__).resolve().parents[1] / "src" / "widelimit"
 
-# Room -> the rooms it may import besides itself.  `_precision`, `_examples` and `_segments` are open to all but those listed below.
+# Room -> the rooms it may import besides itself.  `_precision`, `_examples` and `_segments` are open to all but those
+# listed below.
 ROOMS: dict[str, frozenset[str]] = {
     "duals": frozenset(),
     "fields": frozenset({"duals"}),

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from widelimit._examples import as_example, described, floating, holds_jax, in_double, in_one_precision, signature
-from widelimit._precision import enable_x64, exact_products
+from widelimit._precision import enable_x64, exact_products, is_traced
 from widelimit._segments import segmented
 from widelimit.fields import Covariance, UnknownLimitError
 from widelimit.trace import (
@@ -170,7 +170,7 @@ class Kernel:
     def _values(self, *xs):
         """Vectors operation by operation, which the next network finds compiled; with axes of positions a program."""
         arrays = jax.tree.leaves(xs)
-        if all(a.ndim < 2 for a in arrays) or any(isinstance(a, jax.core.Tracer) for a in arrays):
+        if all(a.ndim < 2 for a in arrays) or any(map(is_traced, arrays)):
             return self._evaluate(*xs)
         form = tuple(map(signature, xs))
         if form not in self._compiled:
