@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from widelimit._examples import as_example, described, floating, holds_jax, in_double, in_one_precision, signature
-from widelimit._precision import enable_x64, exact_products
+from widelimit._precision import enable_x64, exact_products, is_traced
 from widelimit.fields import Covariance, UnknownLimitError
 from widelimit.trace import (
     _calls,
@@ -136,7 +136,8 @@ class Kernel:
     """A kernel ``k(x, x')`` of one pair of inputs; ``k.diag(x)`` is ``k(x, x)`` with the noise of dropout shared.
 
     An input is an array, or a tuple or dict of arrays if the network takes one (a graph: nodes and adjacency).
-    JAX arrays (traced or not) in, JAX arrays out, in their precision; NumPy in (or lists), NumPy float64 out.
+    JAX arrays (traced or not) in, JAX arrays out, in their precision; NumPy in (or lists), NumPy float64 out, or JAX in
+    its default precision where the network's hyperparameters or priors are being traced.
     Booleans (masks) reach the network as they are, and so do integers (tokens) if `keeps_integers`: of functions and
     models, not of `nn` modules, which compute with floating-point numbers (images of integers).
     """
@@ -165,12 +166,14 @@ class Kernel:
             return self._packed(self._values(*in_one_precision(*xs)))
         with enable_x64():
             values = self._values(*map(in_double, xs))
+        if any(map(is_traced, values)):
+            return self._packed(self._values(*in_one_precision(*xs)))
         return self._packed([np.asarray(v) for v in values])
 
     def _values(self, *xs):
         """Vectors operation by operation, which the next network finds compiled; with axes of positions a program."""
         arrays = jax.tree.leaves(xs)
-        if all(a.ndim < 2 for a in arrays) or any(isinstance(a, jax.core.Tracer) for a in arrays):
+        if all(a.ndim < 2 for a in arrays) or any(map(is_traced, arrays)):
             return self._evaluate(*xs)
         form = tuple(map(signature, xs))
         if form not in self._compiled:
