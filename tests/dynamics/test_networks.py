@@ -152,7 +152,11 @@ def test_wide_networks_train_like_their_limit(loss, settings, kernels):
     assert wide < narrow / 4  # the root of the width: 1/8
 
 
-def test_an_ensemble_of_wide_networks():
+@pytest.mark.parametrize(
+    ("settings", "count"),
+    [({"momentum": 0.8}, 60), pytest.param({}, 200, marks=pytest.mark.slow)],
+)
+def test_an_ensemble_of_wide_networks(settings, count):
     """Mean and covariance over initialisations, against 400 networks of width 512 trained by small steps."""
     X, X_test = (a.astype(np.float32) for a in inputs())
     net = nn.Sequential(nn.Dense(512, W_std=1.5, b_std=0.3), nn.Erf(), nn.Dense(1, W_std=1.5, b_std=0.1))
@@ -168,12 +172,16 @@ def test_an_ensemble_of_wide_networks():
         def total(f):
             return 0.5 * jnp.sum((f[:, 0] - Y) ** 2)
 
-        theta = trained(net.apply, params, X, total, steps=200, rate=rate)
+        theta = trained(net.apply, params, X, total, steps=count, rate=rate, **settings)
         return jax.vmap(partial(net.apply, theta))(X_test)[:, 0]
 
     out = outputs(drawn(net, 400))
-    law = wl.ntk_ensemble(200 * rate, Theta, K, Y, ntk_test=Theta_test, **blocks)
-    # standard errors of 400 draws; finite width and step add some per cent
+    trained_by = {"steps": True, "learning_rate": rate, **settings}
+    law = wl.ntk_ensemble(count, Theta, K, Y, ntk_test=Theta_test, **trained_by, **blocks)
+    if not settings:  # small steps follow the flow
+        flow = wl.ntk_ensemble(count * rate, Theta, K, Y, ntk_test=Theta_test, **blocks)
+        np.testing.assert_allclose(flow.covariance, law.covariance, atol=0.02 * law.variance.max())
+    # standard errors of 400 draws; finite width adds some per cent
     std = np.sqrt(law.variance)
     assert np.abs((out.mean(0) - law.mean) / std).max() < 4 / 20 + 0.05
     np.testing.assert_allclose(np.cov(out.T), law.covariance, atol=(4 * 2**0.5 / 20 + 0.05) * law.variance.max())
