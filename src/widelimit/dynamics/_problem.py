@@ -98,7 +98,7 @@ class Problem:
         return self.columns(_outputs(value, (points,) if self.squeeze else (points, self.outputs), name))
 
 
-def flattened(K: Float[np.ndarray, "n m O O"]) -> Float[np.ndarray, "N M"]:
+def flattened(K: Any) -> Any:
     """(n, m, O, O) as a matrix (n O, m O), the output running fastest."""
     return K.transpose(0, 2, 1, 3).reshape(K.shape[0] * K.shape[2], K.shape[1] * K.shape[3])
 
