@@ -168,9 +168,7 @@ def _tile(batch_size, memory, k, x1, x2) -> int:
     if batch_size is not None:
         return int(batch_size)
     memory = _DEFAULT_MEMORY if memory is None else memory
-    forms = [signature(_one_of(x)) for x in (x1, x2)]
-    of_vectors = all(len(shape) < 2 for _, leaves in forms for shape, _ in leaves)
-    numbers = _ARRAYS_PER_PAIR if of_vectors else _numbers_per_pair(k, *forms)
+    numbers = _numbers_per_pair(k, *(signature(_one_of(x)) for x in (x1, x2)))
     return max(1, min(_LARGEST_TILE, int(math.sqrt(memory / (numbers * 8)))))
 
 
@@ -179,16 +177,27 @@ def _from_signature(form):
     return jax.tree.unflatten(structure, [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in arrays])
 
 
-@functools.lru_cache(maxsize=32)
 def _numbers_per_pair(k, *examples) -> int:
-    """How many numbers are held at once for one pair of examples with positions: as many as pairs of these count."""
+    """How many numbers are held at once for one pair: of examples with positions, as many as pairs of these count."""
+    if all(len(shape) < 2 for _, leaves in examples for shape, _ in leaves):
+        return _ARRAYS_PER_PAIR
+    try:
+        largest = _largest_array(k, *examples)
+    except _Traced as found:
+        largest = found.args[0]
+    return _ARRAYS_PER_PAIR + _ARRAYS_OF_POSITIONS * largest
+
+
+@functools.lru_cache(maxsize=32)
+def _largest_array(k, *examples) -> int:
+    """Size of the largest array in the program of one pair; by an exception, which no cache keeps, if k is traced."""
     arrays = [a for _, leaves in examples for a in leaves]
     with enable_x64() if any(dtype == "float64" for _, dtype in arrays) else contextlib.nullcontext():
         closed = jax.make_jaxpr(k)(*map(_from_signature, examples))
-    if any(map(is_traced, closed.consts)):
-        raise _Traced  # which no cache keeps
     largest = max((math.prod(v.aval.shape) for eqn in closed.jaxpr.eqns for v in eqn.outvars), default=1)
-    return _ARRAYS_PER_PAIR + _ARRAYS_OF_POSITIONS * largest
+    if any(map(is_traced, closed.consts)):
+        raise _Traced(largest)
+    return largest
 
 
 def _rounded(n: int) -> int:
