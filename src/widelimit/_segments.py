@@ -17,6 +17,8 @@ import jax
 import numpy as np
 from jax.extend import core as jex_core
 
+from widelimit._precision import is_traced
+
 __all__ = ["fenced", "segmented"]
 
 # Operations in one piece, those of inner programs included: about two layers of a ReLU network.
@@ -30,9 +32,12 @@ def segmented(function: Callable, *examples: Any) -> Callable:
     """`function` compiled for arrays like the examples: whole if it is short, else in pieces.
 
     The result takes and returns what `function` does.  Values between pieces are held as arrays and freed after their
-    last use.
+    last use.  It is `function` itself where that holds values being traced: pieces are only run forwards, and
+    compiled functions would outlive the trace.
     """
     closed, out = jax.make_jaxpr(function, return_shape=True)(*examples)
+    if any(map(is_traced, closed.consts)):
+        return function
     eqns = closed.jaxpr.eqns
     weights = [_weight(e) for e in eqns]
     if sum(weights) <= _LONGEST:

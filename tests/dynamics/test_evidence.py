@@ -67,20 +67,59 @@ def test_gradients(problem, float64):
     np.testing.assert_allclose(jax.grad(left_out)(0.3), slope, rtol=1e-7)
 
 
-def test_gradients_by_the_hyperparameters_of_a_network(problem, float64):
-    X, Y = jnp.asarray(problem[1]), jnp.asarray(problem[0][:, 0])
+def _erf(W_std, b_std):
+    return nn.Sequential(nn.Dense(1, W_std=W_std, b_std=b_std), nn.Erf(), nn.Dense(1, W_std=W_std, b_std=b_std))
+
+
+def _left_out(K, Y, ridge):
+    return wl.leave_one_out(K, Y, ridge=ridge).log_likelihood
+
+
+def _evidence(K, Y, ridge):
+    return wl.log_marginal_likelihood(K, Y, ridge=ridge)
+
+
+@pytest.mark.parametrize(("score", "as_array"), [(_evidence, np.asarray), (_left_out, jnp.asarray)])
+def test_gradients_by_the_hyperparameters_of_a_network(problem, float64, score, as_array):
+    """Of code as it would be written without gradients: inputs that the function closes over, of NumPy or of JAX."""
+    X, Y = as_array(problem[1]), as_array(problem[0][:, 0])
 
     @jax.jit
-    def evidence(W_std, b_std, ridge, X):
-        net = nn.Sequential(nn.Dense(1, W_std=W_std, b_std=b_std), nn.Erf(), nn.Dense(1, W_std=W_std, b_std=b_std))
-        return wl.log_marginal_likelihood(wl.gram(wl.nngp(net), X), Y, ridge=ridge)
+    def score_at(W_std, b_std, ridge):
+        return score(wl.gram(wl.nngp(_erf(W_std, b_std)), X), Y, ridge)
 
     at = (1.5, 0.3, 0.2)
-    found = jax.jit(jax.grad(evidence, (0, 1, 2)))(*at, X)
+    found = jax.jit(jax.grad(score_at, (0, 1, 2)))(*at)
     for i in range(3):
         up, down = (tuple(v + s * 1e-5 * (i == j) for j, v in enumerate(at)) for s in (1, -1))
-        slope = (evidence(*up, X) - evidence(*down, X)) / 2e-5
-        np.testing.assert_allclose(found[i], slope, rtol=1e-6)
+        np.testing.assert_allclose(found[i], (score_at(*up) - score_at(*down)) / 2e-5, rtol=1e-6)
+
+
+def _linear(s):
+    return wl.nngp(nn.Sequential(nn.Dense(1, W_std=s), nn.Dense(1)))  # s^2 x . x' / 2
+
+
+@pytest.mark.parametrize(
+    ("kernel", "transform"),
+    [
+        (lambda s: lambda x, y: s**2 * jnp.dot(x, y) / 2, lambda f: f),
+        (_linear, jax.jit),
+        pytest.param(_linear, lambda f: f, marks=pytest.mark.slow),
+    ],
+)
+def test_gradients_in_single_precision(problem, kernel, transform):
+    """As those of NumPy inputs are where a kernel is traced."""
+    X, Y = problem[1], problem[0][:, 0]
+
+    def score(s, X):
+        return wl.log_marginal_likelihood(wl.gram(kernel(s), X), Y, ridge=0.2)
+
+    found = [transform(jax.grad(score))(1.5, X), transform(jax.grad(lambda s: score(s, jnp.asarray(X))))(1.5)]
+    A = 1.5**2 * X @ X.T / 2 + 0.2 * np.eye(7)
+    a = np.linalg.solve(A, Y)
+    exact = np.trace((np.outer(a, a) - np.linalg.inv(A)) @ (1.5 * X @ X.T)) / 2
+    assert {str(v.dtype) for v in found} == {"float32"}
+    np.testing.assert_allclose(found, exact, rtol=1e-4)
 
 
 def test_bayesian_ridge_regression_is_a_posterior():

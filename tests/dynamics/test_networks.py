@@ -152,7 +152,11 @@ def test_wide_networks_train_like_their_limit(loss, settings, kernels):
     assert wide < narrow / 4  # the root of the width: 1/8
 
 
-def test_an_ensemble_of_wide_networks():
+@pytest.mark.parametrize(
+    ("settings", "count"),
+    [({"momentum": 0.8}, 60), pytest.param({}, 200, marks=pytest.mark.slow)],
+)
+def test_an_ensemble_of_wide_networks(settings, count):
     """Mean and covariance over initialisations, against 400 networks of width 512 trained by small steps."""
     X, X_test = (a.astype(np.float32) for a in inputs())
     net = nn.Sequential(nn.Dense(512, W_std=1.5, b_std=0.3), nn.Erf(), nn.Dense(1, W_std=1.5, b_std=0.1))
@@ -168,13 +172,63 @@ def test_an_ensemble_of_wide_networks():
         def total(f):
             return 0.5 * jnp.sum((f[:, 0] - Y) ** 2)
 
-        theta = trained(net.apply, params, X, total, steps=200, rate=rate)
+        theta = trained(net.apply, params, X, total, steps=count, rate=rate, **settings)
         return jax.vmap(partial(net.apply, theta))(X_test)[:, 0]
 
     out = outputs(drawn(net, 400))
-    law = wl.ntk_ensemble(200 * rate, Theta, K, Y, ntk_test=Theta_test, **blocks)
-    # standard errors of 400 draws; finite width and step add some per cent
+    trained_by = {"steps": True, "learning_rate": rate, **settings}
+    law = wl.ntk_ensemble(count, Theta, K, Y, ntk_test=Theta_test, **trained_by, **blocks)
+    if not settings:  # small steps follow the flow
+        flow = wl.ntk_ensemble(count * rate, Theta, K, Y, ntk_test=Theta_test, **blocks)
+        np.testing.assert_allclose(flow.covariance, law.covariance, atol=0.02 * law.variance.max())
+    # standard errors of 400 draws; finite width adds some per cent
     std = np.sqrt(law.variance)
     assert np.abs((out.mean(0) - law.mean) / std).max() < 4 / 20 + 0.05
     np.testing.assert_allclose(np.cov(out.T), law.covariance, atol=(4 * 2**0.5 / 20 + 0.05) * law.variance.max())
     assert (wl.posterior(K, Y, **blocks).variance < law.variance).all()  # the least of all linear predictors
+
+
+def mistake_of_signs(width, epochs, Y, seeds, time=1.0):
+    """Of `wl.steps` for networks trained by SignGD on one example after the other, as a share of how far they moved.
+
+    The step ``-eta sign(gradient)`` on the absolute loss of example j moves f(x) by ``-eta sign(f_j - y_j) K(x, x_j)``:
+    a step of all examples, but for what the others of its epoch change.
+    """
+    X = np.concatenate(inputs()).astype(np.float32)
+    net = nn.Sequential(nn.Dense(width, W_std=1.5, b_std=0.3), nn.Erf(), nn.Dense(1))
+    outputs = jax.jit(jax.vmap(lambda params, x: net.apply(params, x)[0], (None, 0)))
+    x, y = jnp.asarray(X[:N]), jnp.asarray(Y)
+
+    @jax.jit
+    def by_signs(params, rate):
+        def step(i, p):
+            g = jax.grad(lambda p: jnp.abs(net.apply(p, x[i % N])[0] - y[i % N]))(p)
+            return jax.tree.map(lambda p, g: p - rate * jnp.sign(g), p, g)
+
+        return jax.lax.fori_loop(0, epochs * N, step, params)
+
+    kernel = wl.empirical_ntk(net.apply, net.init(jax.random.key(0), X[0].shape), gradients="asymmetric")
+    wrong, moved = 0.0, 0.0
+    for seed in range(seeds):
+        params = net.init(jax.random.key(seed), X[0].shape)
+        K, f0 = np.asarray(wl.gram(kernel.at(params), X, X[:N])), np.asarray(outputs(params, X))
+        rate = time / K[:N].max() / epochs
+        found = np.asarray(outputs(by_signs(params, rate), X))
+        F = wl.steps(K[:N], Y, loss=lambda f, y: jnp.abs(f - y), learning_rate=rate, f0=f0[:N], symmetric=False)
+        expected = np.concatenate([F(epochs), F(epochs, K[N:], f0[N:])])
+        wrong, moved = wrong + np.sum((found - expected) ** 2), moved + np.sum((found - f0) ** 2)
+    return (wrong / moved) ** 0.5
+
+
+def test_sign_descent_of_wide_networks():
+    """With targets out of reach, so that no residual changes its sign, only the width counts."""
+    far = np.array([50.0, -50.0, 50.0, 50.0, -50.0])
+    narrow, wide = (mistake_of_signs(width, 8, far, 1) for width in (16, 1024))
+    assert narrow < 0.5 and wide < narrow / 4
+
+
+@pytest.mark.slow
+def test_sign_descent_in_small_steps():
+    """Where residuals change their sign the order of the examples counts, the less the smaller the steps."""
+    large, small = (mistake_of_signs(4096, epochs, NUMBERS[:, 0], 8) for epochs in (8, 128))
+    assert small < large / 4 and small < 0.05  # as the learning rate: 1/16

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from widelimit.dynamics._flow import flow
+from widelimit.dynamics import _flow
 from widelimit.dynamics._losses import SQUARED
-from widelimit.dynamics._problem import ridge_of
+from widelimit.dynamics._problem import finite, flattened, ridge_of
 from widelimit.solve import spectrum
 
 if TYPE_CHECKING:  # shapes in signatures, for readers and type checkers: nothing is loaded
@@ -21,88 +21,83 @@ __all__ = ["GaussianProcess", "ntk_ensemble", "posterior"]
 
 
 class GaussianProcess(NamedTuple):
-    """Mean (m,) or (m, outputs), and covariance (m, m), the same for each output, or its diagonal if that was asked."""
+    """Mean (m,) or (m, outputs), and covariance.
+
+    covariance: (m, m), the same for each output and none between them, or (m, m, outputs, outputs) from kernels with
+    blocks of outputs; at each point alone, if that was asked, (m,) or (m, outputs, outputs).
+    """
 
     mean: Float[Any, "m ..."]
     covariance: Float[Any, "m ..."]
 
     @property
-    def variance(self) -> Float[Any, " m"]:
-        """Variance of each point's output, (m,)."""
-        return self.covariance if self.covariance.ndim == 1 else self.covariance.diagonal()
-
-
-def _between_tests(nngp_test_test, m):
-    """NNGP of the test points (m, m), or the variances (m,) that are all that is wanted."""
-    shape = (m,) if np.ndim(nngp_test_test) == 1 else (m, m)
-    return {"nngp_test_test": (nngp_test_test, shape)}
-
-
-def _product(A, B, like):
-    """``A B^T``, or its diagonal where the covariance is a vector of variances."""
-    return np.einsum("ij,ij->i", A, B) if like.ndim == 1 else A @ B.T
-
-
-def _blocks(n, m, **blocks):
-    out = []
-    for name, (value, shape) in blocks.items():
-        value = np.asarray(value, np.float64)
-        if value.shape != shape:
-            raise ValueError(
-                f"{name} must have shape {shape} (training points {n}, test points {m}), not {value.shape}."
-            )
-        if not np.all(np.isfinite(value)):
-            raise ValueError(f"{name} holds NaN or infinity.")
-        out.append(value)
-    return out
+    def variance(self) -> Float[Any, "m ..."]:
+        """Variance of each point's output, (m,), or (m, outputs) where outputs differ."""
+        out = self.covariance
+        if out.ndim in (2, 4):
+            out = out.diagonal() if out.ndim == 2 else out.diagonal().transpose(2, 0, 1)
+        return out if out.ndim == 1 else out.diagonal(axis1=1, axis2=2)
 
 
 def ntk_ensemble(
     t: float,
-    ntk: Float[ArrayLike, "n n"],
-    nngp: Float[ArrayLike, "n n"],
+    ntk: Float[ArrayLike, "n n ..."],
+    nngp: Float[ArrayLike, "n n ..."],
     Y: Float[ArrayLike, "n ..."],
     *,
-    ntk_test: Float[ArrayLike, "m n"],
-    nngp_test: Float[ArrayLike, "m n"],
+    ntk_test: Float[ArrayLike, "m n ..."],
+    nngp_test: Float[ArrayLike, "m n ..."],
     nngp_test_test: Float[ArrayLike, "m ..."],
     loss: Literal["sum", "mean"] = "sum",
     learning_rate: float = 1.0,
+    momentum: float = 0.0,
     ridge: float = 0.0,
     ridge_relative: bool = False,
+    steps: bool = False,
 ) -> GaussianProcess:
-    """Law over initialisations of the outputs of wide networks trained by gradient flow for a time t.
+    """Law over initialisations of the outputs of wide networks trained for a time t, by gradient flow or in steps.
 
-    With ``A_t = Theta(x, X) (Theta + ridge I)^-1 (I - e^(-eta (Theta + ridge I) t))``,
+    With ``A_t = Theta(x, X) (Theta + ridge I)^-1 (I - C_t)``, C_t = ``e^(-eta (Theta + ridge I) t)`` for gradient flow,
 
         mean = A_t Y,    covariance = K_xx + A_t K_XX A_t^T - (A_t K_Xx + K_xX A_t^T).
 
     ntk, nngp: (n, n) of the training points; ntk_test, nngp_test: (m, n) test by training; nngp_test_test: (m, m), or
-    its diagonal (m,) for variances alone.  t in [0, infinity]; other arguments as in `flow`.  Passing the NNGP for the
-    NTK gives networks of which only the last layer is trained.  Raises ValueError for shapes that do not fit, NaN or
-    infinity, and losses other than the squared one.  Source: Lee et al. 2019, eq. 14-16.
+    its diagonal (m,) for variances alone.  The ntk's, the nngp's or both may have blocks of outputs, (n, n, outputs,
+    outputs), the others being shared by outputs with nothing between them; at each point alone (m, outputs, outputs).
+    t in [0, infinity]; steps: True for t steps of gradient descent; momentum and other arguments as in `flow` and
+    `steps`.  Passing the NNGP for the NTK gives networks of which only the last layer is trained.  Raises ValueError
+    for shapes that do not fit, NaN or infinity, and losses other than the squared one.
+    Source: Lee et al. 2019, eq. 14-16.
     """
-    if loss not in SQUARED or np.ndim(ntk) != 2:
+    if loss not in SQUARED:
         raise ValueError(
-            'ntk_ensemble is of the squared loss, "sum" or "mean", and one (n, n) kernel for all outputs: with another '
-            "loss the law is not Gaussian. Remedy: draw f0 from the NNGP and use wl.flow for each draw."
+            'ntk_ensemble is of the squared loss, "sum" or "mean": with another loss the law is not Gaussian. '
+            "Remedy: draw f0 from the NNGP and use wl.flow or wl.steps for each draw."
         )
-    F = flow(ntk, Y, loss=loss, learning_rate=learning_rate, ridge=ridge, ridge_relative=ridge_relative)
-    n, m = np.shape(ntk)[0], np.shape(ntk_test)[0]
-    K_xX, K_xx, Theta = _blocks(
-        n,
-        m,
-        nngp_test=(nngp_test, (m, n)),
-        **_between_tests(nngp_test_test, m),
-        ntk_test=(ntk_test, (m, n)),
+    train = _flow.steps if steps else _flow.flow
+    F = train(
+        ntk, Y, loss=loss, learning_rate=learning_rate, momentum=momentum, ridge=ridge, ridge_relative=ridge_relative
     )
-    (K,) = _blocks(n, m, nngp=(nngp, (n, n)))
     assert F.spectrum is not None  # as K is symmetric
+    n, m, targets = np.shape(ntk)[0], np.shape(ntk_test)[0], np.asarray(Y, np.float64)
+    outputs = targets.size // n
+    within, between = (outputs if np.ndim(k) == 4 else None for k in (ntk, nngp))
+    Theta = _matrix(ntk_test, "ntk_test", m, n, within)
     A = F.spectrum.apply(lambda lam: F.gain(lam, float(t)), Theta.T).T
-    mean = A @ np.asarray(Y, np.float64)
-    cross = _product(A, K_xX, K_xx)
-    covariance = K_xx + _product(A @ K, A, K_xx) - (cross + cross.T)
-    return _packed(mean, covariance, ntk, Y)
+    mean = (A @ targets.reshape(A.shape[1], -1)).reshape(m, *targets.shape[1:])
+    K, K_xX = _matrix(nngp, "nngp", n, n, between), _matrix(nngp_test, "nngp_test", m, n, between)
+    alone = np.ndim(nngp_test_test) in (1, 3)
+    K_xx = _matrix(nngp_test_test, "nngp_test_test", m, None if alone else m, between)
+    if within is None and between is None:
+        return _packed(mean, _trained(A, K, K_xX, K_xx), ntk, Y)
+    A = A if within is not None else np.kron(A, np.eye(outputs))
+    if between is None:
+        K, K_xX = (np.kron(k, np.eye(outputs)) for k in (K, K_xX))
+        K_xx = K_xx[:, None, None] * np.eye(outputs) if alone else np.kron(K_xx, np.eye(outputs))
+    covariance = _trained(A, K, K_xX, K_xx)
+    if not alone:
+        covariance = covariance.reshape(m, outputs, m, outputs).swapaxes(1, 2)
+    return _packed(mean, covariance[..., 0, 0] if targets.ndim == 1 else covariance, ntk, Y)
 
 
 def posterior(
@@ -128,7 +123,8 @@ def posterior(
     """
     found = spectrum(nngp, name="nngp", ridge=ridge_of(nngp, ridge, ridge_relative))
     n, m = len(found.lam), np.shape(nngp_test)[0]
-    K_xX, K_xx = _blocks(n, m, nngp_test=(nngp_test, (m, n)), **_between_tests(nngp_test_test, m))
+    K_xX = _matrix(nngp_test, "nngp_test", m, n, None)
+    K_xx = _matrix(nngp_test_test, "nngp_test_test", m, None if np.ndim(nngp_test_test) == 1 else m, None)
     Y_array = np.asarray(Y, np.float64)
     if Y_array.ndim not in (1, 2) or len(Y_array) != n:
         raise ValueError(f"Y must have shape ({n},) or ({n}, outputs), and has {Y_array.shape}.")
@@ -137,11 +133,39 @@ def posterior(
         return np.where(lam > 0, 1 / np.where(lam > 0, lam, 1), 0)
 
     A = found.apply(inverse, K_xX.T).T
-    return _packed(A @ Y_array, K_xx - _product(A, K_xX, K_xx), nngp, Y)
+    return _packed(A @ Y_array, _symmetric(K_xx - _product(A, K_xX, K_xx)), nngp, Y)
+
+
+def _matrix(kernel, name, rows, columns, outputs) -> np.ndarray:
+    """A kernel as a matrix over points, or over points and outputs; of each point alone where `columns` is None."""
+    shape = (rows,) if columns is None else (rows, columns)
+    shape = shape if outputs is None else (*shape, outputs, outputs)
+    kernel = finite(kernel, name)
+    if kernel.shape != shape:
+        blocks = "" if outputs is None else f", with blocks of {outputs} outputs"
+        raise ValueError(f"{name} must have shape {shape}{blocks}, not {kernel.shape}.")
+    return flattened(kernel) if kernel.ndim == 4 else kernel
+
+
+def _trained(A, K, K_xX, K_xx) -> np.ndarray:
+    """``K_xx + A K A^T - (A K_Xx + K_xX A^T)``, a matrix or of each point alone as K_xx is."""
+    return _symmetric(K_xx + _product(A @ K, A, K_xx) - 2 * _symmetric(_product(A, K_xX, K_xx)))
+
+
+def _product(A, B, like):
+    """``A B^T``, or of each point alone where `like` is (m,) or has blocks (m, outputs, outputs)."""
+    if like.ndim == 2:
+        return A @ B.T
+    A, B = (M.reshape(len(like), -1, M.shape[1]) for M in (A, B))
+    out = np.einsum("ian,ibn->iab", A, B, optimize=True)
+    return out if like.ndim == 3 else out[:, 0, 0]
+
+
+def _symmetric(covariance):
+    return covariance if covariance.ndim == 1 else (covariance + covariance.swapaxes(-1, -2)) / 2
 
 
 def _packed(mean, covariance, *sources):
-    covariance = (covariance + covariance.T) / 2
     if any(isinstance(s, jax.Array) for s in sources):
         return GaussianProcess(jnp.asarray(mean), jnp.asarray(covariance))
     return GaussianProcess(mean, covariance)

@@ -39,9 +39,9 @@ def log_marginal_likelihood(
 
     K: (n, n), the NNGP or any kernel.  Y: (n,) or (n, outputs), outputs independent.  ridge: variance of the noise
     (times the mean of K's diagonal if `ridge_relative`).  All three may be traced: ``jax.jit(jax.grad(...))`` of a
-    function that calls ``wl.gram``, with the inputs X among its arguments, is differentiated by the hyperparameters of
-    the network.  NumPy in: a float, in float64; JAX in: JAX, in its precision.  Raises ValueError for shapes that do
-    not fit and for an A that is not positive definite, for which traced values are nan instead.
+    function that calls ``wl.gram`` is differentiated by the hyperparameters of the network.  NumPy in: a float, in
+    float64; JAX in: JAX, in its precision.  Raises ValueError for shapes that do not fit and for an A that is not
+    positive definite, for which traced values are nan instead.
     Source: Rasmussen & Williams 2006, eq. 2.30 and 5.9.
     """
     return _evaluated(_log_marginal_likelihood, K, Y, ridge, ridge_relative)

@@ -12,7 +12,7 @@ import numpy as np
 from widelimit.dynamics._decay import Decay
 from widelimit.dynamics._integrate import Integrated
 from widelimit.dynamics._losses import CURVATURE, SQUARED, TotalLoss, checked_targets
-from widelimit.dynamics._noise import batch_noise
+from widelimit.dynamics._noise import batch_noise, batch_runs
 from widelimit.dynamics._problem import Problem, prepare, rate_of, ridge_of
 from widelimit.dynamics._solutions import ByExponential, ByMode, Solution, product, scale_of_start
 from widelimit.solve import Spectrum, spectrum
@@ -74,11 +74,17 @@ class Flow:
     def _outputs(self, t, K_test, f0_test, radial_test) -> Float[np.ndarray, "*times N C"]:
         times = self._times(t)
         p = self._solution.coordinates(tuple(float(s) for s in times.ravel()))
+        solution, test = self._solution, (K_test, f0_test, radial_test)
+        out = self._read_out(times.ravel(), lambda: solution.alpha(p), lambda: solution.on_train(p), *test)
+        return out.reshape(*times.shape, *out.shape[1:])
+
+    def _read_out(self, times, alpha, on_train, K_test, f0_test, radial_test) -> Float[np.ndarray, "times N C"]:
+        """Outputs of ``alpha()``, (times, N, C), of which ``on_train()`` is the product with K."""
         problem = self._problem
         if K_test is None:
             if f0_test is not None or radial_test is not None:
                 raise ValueError("f0_test or radial_test is given without K_test.")
-            out, h = problem.f0 + self._solution.on_train(p), problem.radial
+            out, h = problem.f0 + on_train(), problem.radial
         else:
             matrix = problem.test_kernel(K_test)
             points = len(matrix) // (problem.outputs if problem.blocks else 1)
@@ -86,12 +92,12 @@ class Flow:
                 raise ValueError(
                     'radial_test, df/dtheta theta_0 of the test points, goes with decay_to="zero" and only with it.'
                 )
-            out = problem.test_outputs(f0_test, points, "f0_test") + product(matrix, self._solution.alpha(p))
+            out = problem.test_outputs(f0_test, points, "f0_test") + product(matrix, alpha())
             h = problem.radial if problem.radial is None else problem.test_outputs(radial_test, points, "radial_test")
         if h is not None:
-            left = [scale_of_start(self.decay, self.ridge, float(s)) for s in times.ravel()]
+            left = [scale_of_start(self.decay, self.ridge, float(s)) for s in times]
             out = out + (np.reshape(left, (-1, 1, 1)) - 1) * h
-        return out.reshape(*times.shape, *out.shape[1:])
+        return out
 
     def _times(self, t) -> np.ndarray:
         times = np.asarray(t, np.float64)
@@ -169,7 +175,8 @@ def _check_decay(decay_to, radial, ridge):
 class Steps(Flow):
     """Outputs after k steps of gradient descent; made by `steps`.  As `Flow`, with the number of steps for t.
 
-    With minibatches F(k) is the mean over the choice of batches, and ``F.covariance(k)`` the covariance.
+    With minibatches F(k) is the mean over the choice of batches, ``F.covariance(k)`` the covariance, ``F.sample(k)``
+    gives single runs, also of shuffled epochs.
     """
 
     _discrete = True
@@ -193,11 +200,9 @@ class Steps(Flow):
         ValueError without `batch`, and for an infinite t.
         """
         times, problem = self._times(t), self._problem
-        if self._batch is None or not np.isfinite(times).all():
-            raise ValueError("covariance needs minibatches, wl.steps(..., batch=), and finite numbers of steps.")
-        counts = [int(s) for s in times.ravel()]
+        batch, counts = self._drawn("covariance", times)
         K = np.asarray(problem.K, np.float64) if K_test is None else problem.test_kernel(K_test)
-        found = batch_noise(problem, self.decay, self.ridge, int(self._batch), counts)
+        found = batch_noise(problem, self.decay, self.ridge, batch, counts)
         out = np.stack([K @ found[k] @ K.T for k in counts]).reshape(*times.shape, -1, len(K), len(K))
         out = np.moveaxis(out, -3, -1)
         if problem.blocks:
@@ -205,6 +210,45 @@ class Steps(Flow):
             out = out.reshape(*times.shape, len(K) // O, O, len(K) // O, O).swapaxes(-3, -2)
         out = out[..., 0, 0] if problem.blocks and problem.squeeze else out[..., 0] if problem.squeeze else out
         return jnp.asarray(out) if problem.as_jax else out
+
+    def sample(
+        self,
+        t: Float[ArrayLike, "*times"],
+        K_test: Float[ArrayLike, "m n ..."] | None = None,
+        f0_test: Float[ArrayLike, "m ..."] | None = None,
+        radial_test: Float[ArrayLike, "m ..."] | None = None,
+        *,
+        draws: int = 100,
+        order: Literal["epochs", "anew"] = "epochs",
+        seed: int = 0,
+    ) -> Float[Any, "draws *times points_outputs"]:
+        """Outputs of `draws` single runs, each with batches of its own, after t steps, (draws, ...) of what F(t) is.
+
+        order: "epochs" takes each example once in an epoch, shuffled anew for each, the last batch being smaller where
+        batch does not divide n (its gradient is scaled by n over its size); "anew" are the batches of F(t) and
+        `covariance`.  The same seed gives the same runs, for training and test outputs.  Means over draws have the
+        standard error ``std / sqrt(draws)``.  A step costs draws x batch x n.  ValueError without `batch`, for an
+        infinite t, another order and draws that are no integer >= 1.
+        """
+        times, problem = self._times(t), self._problem
+        batch, counts = self._drawn("sample", times)
+        if order not in ("epochs", "anew"):
+            raise ValueError(f'order must be "epochs" or "anew", not {order!r}.')
+        if not isinstance(draws, int | np.integer) or draws < 1:
+            raise ValueError(f"draws must be an integer >= 1, not {draws!r}.")
+        found = batch_runs(problem, self.decay, self.ridge, batch, counts, int(draws), seed, order == "epochs")
+        alpha = np.concatenate([found[k] for k in counts]) if counts else np.zeros((0, *problem.f0.shape))
+        K = np.asarray(problem.K, np.float64)
+        test = (K_test, f0_test, radial_test)
+        out = self._read_out(np.repeat(counts, draws), lambda: alpha, lambda: product(K, alpha), *test)
+        out = problem.shaped(np.moveaxis(out.reshape(*times.shape, draws, *out.shape[1:]), times.ndim, 0))
+        return jnp.asarray(out) if problem.as_jax else out
+
+    def _drawn(self, name, times) -> tuple[int, list[int]]:
+        """Size of batches, and the numbers of steps."""
+        if self._batch is None or not np.isfinite(times).all():
+            raise ValueError(f"{name} needs minibatches, wl.steps(..., batch=), and finite numbers of steps.")
+        return int(self._batch), [int(s) for s in times.ravel()]
 
     def _times(self, t):
         times = super()._times(t)

@@ -1,7 +1,8 @@
-"""Minibatches: the covariance of outputs over the choice of batches, by a recursion that is closed."""
+"""Minibatches: the covariance of outputs over the choice of batches, by a recursion that is closed; and single runs."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +13,9 @@ if TYPE_CHECKING:  # shapes in signatures, for readers and type checkers: nothin
     from widelimit.dynamics._decay import Decay
     from widelimit.dynamics._problem import Problem
 
-__all__ = ["batch_noise"]
+__all__ = ["batch_noise", "batch_runs"]
+
+_NUMBERS_AT_ONCE = 2**22  # of the rows of K that the batches of several runs pick
 
 
 def batch_noise(
@@ -54,3 +57,42 @@ def _excess(problem: Problem, batch: int) -> Float[np.ndarray, "N N"]:
     W = np.full((n, n), n * (batch - 1) / (batch * max(n - 1, 1)))
     np.fill_diagonal(W, n / batch)
     return np.kron(W - 1, np.ones((problem.outputs, problem.outputs))) if problem.blocks else W - 1
+
+
+def batch_runs(
+    problem: Problem, decay: Decay, ridge: float, batch: int, counts: list[int], draws: int, seed: int, epochs: bool
+) -> dict[int, Float[np.ndarray, "draws N C"]]:
+    """alpha of runs that are independent but for their start, after each of the numbers of steps.
+
+    As in `batch_noise`, with P of the batches that were drawn.
+    """
+    K, R = np.asarray(problem.K, np.float64), problem.residual()
+    c, m, O = decay.rate, decay.momentum, problem.outputs if problem.blocks else 1
+    h = np.zeros_like(R) if problem.radial is None else problem.radial
+    alpha, u = np.zeros((draws, *R.shape)), np.zeros((draws, *R.shape))
+    w, w_move, out = 1.0, 0.0, {}
+    batches = _batches(np.random.default_rng(seed), problem.n, batch, draws, epochs)
+    for k in range(max(counts, default=0) + 1):
+        if k in counts:
+            out[k] = alpha.copy()
+        points = next(batches)
+        rows = (points[:, :, None] * O + np.arange(O)).reshape(draws, -1)
+        u = m * u - c * ridge * alpha
+        some = max(1, _NUMBERS_AT_ONCE // (rows.shape[1] * len(K)))
+        for i in range(0, draws, some):
+            picked, which = rows[i : i + some], np.arange(i, min(i + some, draws))[:, None]
+            e = K[picked] @ alpha[i : i + some] + ((w - 1) * h - R)[picked]
+            u[which, picked] -= c * problem.n / points.shape[1] * e
+        alpha = alpha + u
+        w_move = m * w_move - c * ridge * w
+        w = w + w_move
+    return out
+
+
+def _batches(rng, n: int, batch: int, draws: int, epochs: bool) -> Iterator[np.ndarray]:
+    """Points (draws, size) of one batch after the other; the last of an epoch may be smaller."""
+    everything = np.tile(np.arange(n), (draws, 1))
+    while True:
+        order = rng.permuted(everything, axis=1)
+        for i in range(0, n if epochs else 1, batch):
+            yield order[:, i : i + batch]

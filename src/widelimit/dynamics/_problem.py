@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # shapes in signatures, for readers and type checkers: nothin
     from jaxtyping import Float
     from numpy.typing import ArrayLike
 
-__all__ = ["Problem", "finite", "prepare", "rate_of", "ridge_of"]
+__all__ = ["Problem", "finite", "flattened", "prepare", "rate_of", "ridge_of"]
 
 
 def finite(value: Any, name: str) -> np.ndarray:
@@ -84,7 +84,7 @@ class Problem:
                     f"K_test must have shape (m, {n}, {O}, {O}), test points by training points and blocks of outputs "
                     f"as K, and has {K_test.shape}."
                 )
-            return _flattened(K_test)
+            return flattened(K_test)
         if K_test.ndim != 2 or K_test.shape[1] != n:
             raise ValueError(
                 f"K_test must have shape (m, {n}), test points by training points, and has {K_test.shape}."
@@ -98,7 +98,7 @@ class Problem:
         return self.columns(_outputs(value, (points,) if self.squeeze else (points, self.outputs), name))
 
 
-def _flattened(K):
+def flattened(K: Any) -> Any:
     """(n, m, O, O) as a matrix (n O, m O), the output running fastest."""
     return K.transpose(0, 2, 1, 3).reshape(K.shape[0] * K.shape[2], K.shape[1] * K.shape[3])
 
@@ -122,7 +122,7 @@ def prepare(K, Y, *, loss, f0, radial, symmetric: bool) -> Problem:
         if K.shape[0] != K.shape[1] or K.shape[2] != K.shape[3]:
             raise ValueError(f"K with blocks of outputs must have shape (n, n, outputs, outputs), not {K.shape}.")
         n, O = K.shape[0], K.shape[2]
-        K = _flattened(K)
+        K = flattened(K)
     else:
         n, O = (np.shape(K)[0] if np.ndim(K) else 0), None
     checked_gram(K, symmetric=symmetric)

@@ -45,17 +45,22 @@ def gram(
     progress: True prints a bar, or a function ``(tiles done, tiles, seconds left)``.
 
     Returns (n1, n2), or (n1, n2, O) and (n1, n2, O, O) for kernels with outputs, ``k(x', x) = k(x, x')^T``.
-    NumPy (or lists) in: NumPy float64 out; JAX in: JAX out, in its precision.  Raises ValueError for shapes that do
-    not fit, TypeError or ValueError for data that are not finite numbers.
+    NumPy (or lists) in: NumPy float64 out; JAX in: JAX out, in its precision.  While JAX traces (``jax.grad`` by
+    hyperparameters of k, ``jax.jit``) everything is one tile, and out comes JAX, of NumPy in JAX's default precision.
+    Raises ValueError for shapes that do not fit, TypeError or ValueError for data that are not finite numbers.
     """
     if any(map(is_traced, jax.tree.leaves((x1, x2)))):
         return _whole(k, x1, x2)
+    given = x1, x2
     check_kernel("gram", k)
     x1, x2, to_numpy = checked_examples("gram", k, x1=x1, x2=x2)
     check_limits("gram", batch_size, memory)
     report = _reporter(progress)
-    with enable_x64() if to_numpy else contextlib.nullcontext():
-        found = _tiled(k, x1, x2, batch_size, memory, report)
+    try:
+        with enable_x64() if to_numpy else contextlib.nullcontext():
+            found = _tiled(k, x1, x2, batch_size, memory, report)
+    except _Traced:
+        return _whole(k, *_as_jax(k, *given))
     return found if to_numpy else jax.tree.map(jnp.asarray, found)
 
 
@@ -63,12 +68,33 @@ def gram_diag(k: Callable, x: Any, *, batch_size: int | None = None, memory: int
     """Diagonal ``k(x_i, x_i)`` of the Gram matrix, (n,), at cost O(n); arguments as in `gram`."""
     if any(map(is_traced, jax.tree.leaves(x))):
         return jax.vmap(_diagonal(k))(x)
+    given = x
     check_kernel("gram_diag", k)
     x, to_numpy = checked_examples("gram_diag", k, x=x)
     check_limits("gram_diag", batch_size, memory)
-    with enable_x64() if to_numpy else contextlib.nullcontext():
-        found = _diagonals(k, x, _tile(batch_size, memory, k, x, x) ** 2)
+    try:
+        with enable_x64() if to_numpy else contextlib.nullcontext():
+            found = _diagonals(k, x, _tile(batch_size, memory, k, x, x) ** 2)
+    except _Traced:
+        return jax.vmap(_diagonal(k))(*_as_jax(k, given))
     return found if to_numpy else jax.tree.map(jnp.asarray, found)
+
+
+class _Traced(Exception):
+    """The kernel depends on what JAX is tracing, so that its values are not known and cannot be put into an array."""
+
+
+def _known(block):
+    """The block's arrays in NumPy."""
+    if any(map(is_traced, jax.tree.leaves(block))):
+        raise _Traced
+    return jax.tree.map(np.asarray, block)
+
+
+def _as_jax(k, *xs) -> list:
+    """Examples as JAX arrays in its default precision, or in theirs if they are JAX's; None stays."""
+    xs = [x if x is None else as_example(x) for x in xs]
+    return in_one_precision(*(x if getattr(k, "keeps_integers", False) else floating(x) for x in xs))
 
 
 def check_kernel(where, k):
@@ -101,7 +127,7 @@ def checked_examples(where, k, **inputs):
             shapes = [", ".join(str(a.shape[1:]) for a in jax.tree.leaves(x)) for x in out.values()]
             raise ValueError(f"{where}: examples of x1 have shape {shapes[0]}, those of x2 {shapes[1]}.")
     if to_numpy:
-        with enable_x64():
+        with enable_x64(), jax.ensure_compile_time_eval():
             arrays = [jax.tree.map(np.asarray, in_double(x)) for x in out.values()]
     else:
         arrays = in_one_precision(*out.values())
@@ -151,16 +177,27 @@ def _from_signature(form):
     return jax.tree.unflatten(structure, [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in arrays])
 
 
-@functools.lru_cache(maxsize=32)
 def _numbers_per_pair(k, *examples) -> int:
     """How many numbers are held at once for one pair: of examples with positions, as many as pairs of these count."""
-    arrays = [a for _, leaves in examples for a in leaves]
-    if all(len(shape) < 2 for shape, _ in arrays):
+    if all(len(shape) < 2 for _, leaves in examples for shape, _ in leaves):
         return _ARRAYS_PER_PAIR
+    try:
+        largest = _largest_array(k, *examples)
+    except _Traced as found:
+        largest = found.args[0]
+    return _ARRAYS_PER_PAIR + _ARRAYS_OF_POSITIONS * largest
+
+
+@functools.lru_cache(maxsize=32)
+def _largest_array(k, *examples) -> int:
+    """Size of the largest array in the program of one pair; by an exception, which no cache keeps, if k is traced."""
+    arrays = [a for _, leaves in examples for a in leaves]
     with enable_x64() if any(dtype == "float64" for _, dtype in arrays) else contextlib.nullcontext():
         closed = jax.make_jaxpr(k)(*map(_from_signature, examples))
     largest = max((math.prod(v.aval.shape) for eqn in closed.jaxpr.eqns for v in eqn.outvars), default=1)
-    return _ARRAYS_PER_PAIR + _ARRAYS_OF_POSITIONS * largest
+    if any(map(is_traced, closed.consts)):
+        raise _Traced(largest)
+    return largest
 
 
 def _rounded(n: int) -> int:
@@ -181,7 +218,11 @@ _UNCOMPILED = 64**2
 
 @functools.lru_cache(maxsize=32)
 def _compiled(k, diagonal: bool, forms: tuple):
-    return segmented(_batched(k, diagonal), *map(_from_signature, forms))
+    batched = _batched(k, diagonal)
+    compiled = segmented(batched, *map(_from_signature, forms))
+    if compiled is batched:
+        raise _Traced
+    return compiled
 
 
 def _function(k, diagonal: bool, *arrays) -> Callable:
@@ -219,7 +260,7 @@ def _diagonals(k, x, tile):
     size = _rows(_count(x), tile)
     for i in range(0, _count(x), size):
         rows, piece = min(size, _count(x) - i), _padded(x, i, size)
-        parts.append(jax.tree.map(lambda v, rows=rows: np.asarray(v)[:rows], _function(k, True, piece)(piece)))
+        parts.append(jax.tree.map(lambda v, rows=rows: v[:rows], _known(_function(k, True, piece)(piece))))
     if not parts:
         return np.zeros(0)
     return jax.tree.map(lambda *a: np.concatenate(a), *parts)
@@ -249,7 +290,7 @@ def _tiled(k, x1, x2, batch_size, memory, report):
     for done, (i, j) in enumerate(jobs):
         rows, columns = min(tile1, n1 - i), min(tile2, n2 - j)
         make = [functools.partial(_padded, x, at, size) for x, at, size in ((x1, i, tile1), (other, j, tile2))]
-        block = jax.tree.map(np.asarray, block_of(i, j, *make))
+        block = _known(block_of(i, j, *make))
         if out is None:
             out = jax.tree.map(lambda v: np.empty((n1, n2, *v.shape[2:]), v.dtype), block)
         for whole, part in zip(jax.tree.leaves(out), jax.tree.leaves(block), strict=True):

@@ -136,7 +136,8 @@ class Kernel:
     """A kernel ``k(x, x')`` of one pair of inputs; ``k.diag(x)`` is ``k(x, x)`` with the noise of dropout shared.
 
     An input is an array, or a tuple or dict of arrays if the network takes one (a graph: nodes and adjacency).
-    JAX arrays (traced or not) in, JAX arrays out, in their precision; NumPy in (or lists), NumPy float64 out.
+    JAX arrays (traced or not) in, JAX arrays out, in their precision; NumPy in (or lists), NumPy float64 out, or JAX in
+    its default precision where the network's hyperparameters or priors are being traced.
     Booleans (masks) reach the network as they are, and so do integers (tokens) if `keeps_integers`: of functions and
     models, not of `nn` modules, which compute with floating-point numbers (images of integers).
     """
@@ -165,6 +166,8 @@ class Kernel:
             return self._packed(self._values(*in_one_precision(*xs)))
         with enable_x64():
             values = self._values(*map(in_double, xs))
+        if any(map(is_traced, values)):
+            return self._packed(self._values(*in_one_precision(*xs)))
         return self._packed([np.asarray(v) for v in values])
 
     def _values(self, *xs):
