@@ -96,6 +96,8 @@ def test_traced_and_numpy_numbers_are_accepted():
     [
         (nn.Conv(4, (3, 3)), (8, 8), r"Conv: a filter of shape \(3, 3\) needs an input of 3 axes"),
         (nn.Conv(4, 3, padding="FULL"), (8, 2), 'padding must be "SAME", "VALID", "CIRCULAR" or a pair'),
+        (nn.Conv(4, 3, padding="VALID"), (2, 2), r"Conv: windows over \(3,\) positions do not fit into \(2,\)"),
+        (nn.AvgPool(3), (2, 2), r"AvgPool: windows over \(3,\) positions do not fit into \(2,\)"),
         (nn.ConvTranspose(4, 3, padding=((1, 1),)), (8, 2), "ConvTranspose: padding must"),
         (nn.AvgPool((2, 2)), (8, 2), r"AvgPool: a window of shape \(2, 2\) needs an input of 3 axes"),
         (nn.Crop(((1, 2), (0, 1))), (8, 2), "whose last axis is kept"),

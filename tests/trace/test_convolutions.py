@@ -241,3 +241,14 @@ def test_depthwise_of_two_channels_a_filter_is_refused():
     x = np.ones((4, 4, 2))
     with pytest.raises(wl.UnknownLimitError, match="groups whose number grows"):
         wl.limit(f, lambda n: {**_depthwise_prior(n), "D": wl.normal((3, 2, 2, n), 0.5)}).ntk(x, x)
+
+
+@pytest.mark.parametrize("shape", [(4, 2), (4, 1), (3, 1, 2)])
+def test_the_width_that_is_written_does_not_matter(shape):
+    """A width of 1 is no axis of size 1."""
+    taps = (2,) * (len(shape) - 1)
+    x, y = np.random.default_rng(0).normal(size=(2, *shape))
+    one, two = (
+        wl.kernels(nn.Sequential(nn.Conv(width, taps), nn.Relu(), nn.Flatten(), nn.Dense(1)))(x, y) for width in (1, 2)
+    )
+    np.testing.assert_allclose(one, two, rtol=1e-13)

@@ -28,7 +28,7 @@ def padded(layer: str, x: jax.Array, padding: Any, filter_shape, strides, dilati
     rank = len(filter_shape)
     reach = [(k - 1) * d + 1 for k, d in zip(filter_shape, dilation, strict=True)]
     if padding == "VALID":
-        return x, [(0, 0)] * rank
+        return x, _fitting(layer, x, [(0, 0)] * rank, reach)
     if padding in ("SAME", "CIRCULAR"):
         pairs = [(int(a), int(b)) for a, b in lax.padtype_to_pads(x.shape[:rank], reach, strides, "SAME")]
         return (x, pairs) if padding == "SAME" else (_wrapped(x, pairs), [(0, 0)] * rank)
@@ -41,7 +41,18 @@ def padded(layer: str, x: jax.Array, padding: Any, filter_shape, strides, dilati
             f'{layer}: padding must be "SAME", "VALID", "CIRCULAR" or a pair (low, high) for each of the {rank} axes '
             f"of positions, not {padding!r}."
         )
-    return x, pairs
+    return x, _fitting(layer, x, pairs, reach)
+
+
+def _fitting(layer: str, x: jax.Array, pairs: list, reach) -> list:
+    """The pairs, if a filter that reaches over so many positions fits into the padded input."""
+    sizes = [n + low + high for n, (low, high) in zip(x.shape, pairs, strict=False)]
+    if any(n < r for n, r in zip(sizes, reach, strict=True)):
+        raise ValueError(
+            f"{layer}: windows over {tuple(reach)} positions do not fit into {tuple(sizes)}. Remedy: smaller ones, or "
+            'padding="SAME".'
+        )
+    return pairs
 
 
 def _wrapped(x: jax.Array, pairs) -> jax.Array:

@@ -90,10 +90,9 @@ def _reshape(interpreter, equation, values):
         return _reshape_flat(interpreter, equation, value)
     if isinstance(value, Heads):
         return _reshape_heads(equation, value)
-    before, after = equation.in_shapes[0][0], equation.out_shapes[0][0]
     if isinstance(value, Det):
         return Det(jnp.reshape(value.array, _wide_sizes(equation)))
-    matches = _axis_matches(before, after)
+    matches = _axis_matches(equation.in_shapes[0], equation.out_shapes[0])
     if matches is None and isinstance(value, Field):
         return _merge(equation, value)
     if matches is None and isinstance(value, Weight):
@@ -109,7 +108,7 @@ def _reshape(interpreter, equation, values):
         return dataclasses.replace(value, axes=axes)
     axis = None if value.wide_axis is None else matches.index(value.wide_axis)
     source = tuple(None if j is None else finite_index(value, j) for i, j in enumerate(matches) if i != axis)
-    sizes = tuple(n for i, n in enumerate(after) if i != axis)
+    sizes = tuple(n for i, n in enumerate(equation.out_shapes[0][0]) if i != axis)
     if source == tuple(range(len(value.shape))):
         return Field(value.blocks, axis)
     return Field(tuple((Axes(x, source, sizes), n) for x, n in value.blocks), axis)
@@ -131,7 +130,7 @@ def _reshape_heads(equation, heads):
     """Heads and their channels joined; the two are contracted at once then."""
     groups = _groups(equation.in_shapes[0], equation.out_shapes[0])
     wide = {i for i, w in enumerate(equation.wide_in(0)) if w}
-    matches = _axis_matches(equation.in_shapes[0][0], equation.out_shapes[0][0])
+    matches = _axis_matches(equation.in_shapes[0], equation.out_shapes[0])
     if matches is not None:
         return on_one_head(_reshape, equation, heads, (), matches.index(heads.axis))
     if groups is None or len(wide) != 2 or not all(len(g) == 1 or wide <= set(g) for g in groups):
@@ -236,7 +235,7 @@ def _groups(before, after) -> list[list[int]] | None:
         if size != [n, n2]:
             return None
         out.append(group)
-    while i < len(before[0]) and before[0][i] == 1:
+    while i < len(before[0]) and before[0][i] == before[1][i] == 1:
         out[-1].append(i)
         i += 1
     return out if i == len(before[0]) else None
@@ -251,21 +250,24 @@ def _reshape_flat(interpreter, equation, value):
     return _reshape(interpreter, direct, [value.field])
 
 
-def _axis_matches(before, after):
-    """For each output axis the input axis it is, None for a new axis of size 1; None if axes merge or split."""
+def _axis_matches(before, after) -> list[int | None] | None:
+    """For each output axis the input axis it is, None for a new axis of size 1; None if axes merge or split.
+
+    Shapes at both widths: a wide axis that is written with width 1 is none of size 1.
+    """
     out: list[int | None] = []
-    i = 0
-    for n in after:
-        while i < len(before) and before[i] == 1 and n != 1:
+    sizes, i = list(zip(*before, strict=True)), 0
+    for n in zip(*after, strict=True):
+        while i < len(sizes) and sizes[i] == (1, 1) and n != (1, 1):
             i += 1
-        if i < len(before) and before[i] == n:
+        if i < len(sizes) and sizes[i] == n:
             out.append(i)
             i += 1
-        elif n == 1:
+        elif n == (1, 1):
             out.append(None)
         else:
             return None
-    return out if all(n == 1 for n in before[i:]) else None
+    return out if all(n == (1, 1) for n in sizes[i:]) else None
 
 
 @rule("concatenate")
