@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from widelimit.fields import Axes, Const, Linear, Mat, Merge, Node, Sum
 from widelimit.trace._axes import permuted, without_axis
 from widelimit.trace._heads import channel_by_channel, heads_product, is_per_head
+from widelimit.trace._picking import reversed_along
 from widelimit.trace._rules import rule
 from widelimit.trace._uses import mean_shift, reaction
 from widelimit.trace._values import BOTH_USES, Det, Field, Flat, Heads, Weight, aligned, as_field
@@ -109,6 +110,8 @@ def _apply_weight(interpreter, equation, value, weight, position, contract, batc
     which W differs.
     """
     (contract_v, contract_w), (batch_v, batch_w), weight_last = contract, batch, position == 0
+    if weight.flips:
+        return _apply_reversed(interpreter, equation, value, weight, position, contract, batch)
     pairs = sorted(zip(contract_w, contract_v, strict=True), key=lambda p: weight.axes[p[0]] or 0)
     if any(weight.axes[w] is None for w, _ in pairs):
         raise equation.refuse("a parameter is contracted along an axis that was added to it.")
@@ -157,6 +160,7 @@ def _apply_weight(interpreter, equation, value, weight, position, contract, batc
     own = tuple(range(len(batch_v)))
     if wide_pairs and (weight.uses.vector or weight.uses.heads):
         raise equation.refuse(BOTH_USES, " ")
+    weight.uses.contracted(direction, weight.wide, tuple(weight.axes[w] for w in batch_w))
     for node, n in blocks:
         if order != list(range(len(order))):
             node = (
@@ -175,6 +179,21 @@ def _apply_weight(interpreter, equation, value, weight, position, contract, batc
     if not (isinstance(weight.scale, float) and weight.scale == 1.0):
         node = Sum([(weight.scale, node)])
     return Field(((node, n_out),), axis)
+
+
+def _apply_reversed(interpreter, equation, value, weight, position, contract, batch):
+    """A parameter whose axes are reversed: what meets them, or comes out along them, is reversed in their place."""
+    flipped = {i for i, a in enumerate(weight.axes) if a in weight.flips}
+    for v, w in [*zip(*contract, strict=True), *zip(*batch, strict=True)]:
+        value = reversed_along(value, v) if w in flipped else value
+    plain = dataclasses.replace(weight, flips=frozenset())
+    out = _apply_weight(interpreter, equation, value, plain, position, contract, batch)
+    (batch_v, batch_w), free = batch, [i for i in range(len(weight.axes)) if i not in (*contract[1], *batch[1])]
+    before = len(batch_v) + (len(equation.in_shapes[0][0]) - len(contract[0]) - len(batch_v)) * (position == 0)
+    turned = [i for i, w in enumerate(batch_w) if w in flipped]
+    for axis in turned + [before + i for i, w in enumerate(free) if w in flipped]:
+        out = reversed_along(out, axis)
+    return out
 
 
 def _constant_blocks(interpreter, equation, value, position, wide_pairs):

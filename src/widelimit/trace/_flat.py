@@ -8,6 +8,7 @@ import math
 import jax.numpy as jnp
 
 from widelimit.trace._heads import each_head
+from widelimit.trace._rules import RULES
 from widelimit.trace._values import Det, Field, Flat, Heads, Weight
 
 __all__ = ["apart", "merged", "on_parts"]
@@ -55,9 +56,13 @@ def on_parts(interpreter, equation, values, function):
     parted = dataclasses.replace(
         equation, in_shapes=[shapes(s) for s in equation.in_shapes], out_shapes=[shapes(s) for s in equation.out_shapes]
     )
-    parts = [
-        apart(v, j, sizes, wide) if len(s[0]) == rank else v for v, s in zip(values, equation.in_shapes, strict=True)
-    ]
+    parts = []
+    for value, before, after in zip(values, equation.in_shapes, parted.in_shapes, strict=True):
+        if isinstance(value, Field | Heads):
+            shape = {"name": "reshape", "params": {}, "params2": {}, "in_shapes": [before], "out_shapes": [after]}
+            parts.append(RULES["reshape"](interpreter, dataclasses.replace(equation, **shape), [value]))
+        else:
+            parts.append(apart(value, j, sizes, wide) if len(before[0]) == rank else value)
     if any(isinstance(part, Heads) for part in parts):
         out = each_head(interpreter, parted, parts, function)
     else:
