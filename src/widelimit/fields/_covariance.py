@@ -94,6 +94,10 @@ class Covariance:
         """``E[X]`` over X's axes."""
         return self._remember("mean", X, X, ())
 
+    def slopes(self, X: Joint) -> list:
+        """``E[d_j X]`` by each variable that X is a function of, in one average."""
+        return self._remember("slopes", X, X, ())
+
     def variance(self, X: Node):
         """``E[X^2]`` over X's axes (0 for None)."""
         value = self.K(X, X)
@@ -105,6 +109,8 @@ class Covariance:
             self._alive.append((X, Y))
             if kind == "mean":
                 value = _mean(self, X)
+            elif kind == "slopes":
+                value = _joint.slopes_of_joint(self, X)
             elif kind == "joint":
                 value = as_joint(X) or X
             elif kind == "merged":
@@ -260,7 +266,7 @@ def _mean(cov, X):
         return _linear.mean_of_unary(cov, X)
     if isinstance(X, Copies):
         value = cov.mean(X.child)
-        return value[..., None] if jnp.ndim(value) else value
+        return value if value is None or not jnp.ndim(value) else value[..., None]
     if isinstance(X, _TAKING):
         value = cov.mean(X.child)
         return None if value is None else _taking.picked(jnp.broadcast_to(value, X.child.shape), X)

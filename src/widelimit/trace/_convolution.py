@@ -71,9 +71,9 @@ def _apply_filter(interpreter, equation, value, weight):
     blocks = _seen(interpreter, equation, value, order, windows, wide_in)
     contracted = len(spatial) + (not wide_in)
     direction = tuple(sorted(own[1:]))
-    weight.uses.contracted(direction, weight.wide)
     weight = dataclasses.replace(weight, splits=(*weight.splits, "filter"))  # its contracted axes in another order
     key = (weight.taken_key(), direction)
+    weight.uses.contracted(direction, weight.wide)
     channels = weight.size[own[0]]
     free = () if wide_out else (channels // groups,)
     rows = weight.start[own[1]] if wide_in else 0

@@ -11,7 +11,7 @@ from widelimit.trace._heads import each_head
 from widelimit.trace._rules import RULES
 from widelimit.trace._values import Det, Field, Flat, Heads, Weight
 
-__all__ = ["apart", "merged", "on_parts"]
+__all__ = ["apart", "merged", "on_parts", "seen_as"]
 
 
 def apart(value, position: int, sizes: tuple[int, ...], wide: tuple[bool, ...]):
@@ -59,8 +59,7 @@ def on_parts(interpreter, equation, values, function):
     parts = []
     for value, before, after in zip(values, equation.in_shapes, parted.in_shapes, strict=True):
         if isinstance(value, Field | Heads):
-            shape = {"name": "reshape", "params": {}, "params2": {}, "in_shapes": [before], "out_shapes": [after]}
-            parts.append(RULES["reshape"](interpreter, dataclasses.replace(equation, **shape), [value]))
+            parts.append(seen_as(interpreter, equation, value, (before, after)))
         else:
             parts.append(apart(value, j, sizes, wide) if len(before[0]) == rank else value)
     if any(isinstance(part, Heads) for part in parts):
@@ -68,6 +67,15 @@ def on_parts(interpreter, equation, values, function):
     else:
         out = function(interpreter, parted, parts)
     return Flat(out, j, sizes, sizes2) if isinstance(out, Field | Heads) else out
+
+
+def seen_as(interpreter, equation, value, shapes):
+    """A field, or one merged before, in another shape: (before, after), each at the two widths."""
+    before, after = shapes
+    reshape = dataclasses.replace(
+        equation, name="reshape", params={}, params2={}, in_shapes=[before], out_shapes=[after]
+    )
+    return RULES["reshape"](interpreter, reshape, [value])
 
 
 def merged(field: Field | Heads, wide: int | None, groups: list[list[int]], before) -> Flat:
