@@ -20,7 +20,7 @@ def _prior(n, size=8):
         "W": wl.normal((4, n), 0.5), "b": wl.normal((n,), 0.3), "U": wl.normal((4, n), 0.5),
         "V": wl.normal((n, n), n**-0.5), "few": wl.normal((n // size,), n**-0.5), "g": wl.normal((n,), 0.4),
         "r": wl.normal((n,), n**-0.5), "each": wl.normal((n // size, size, size), size**-0.5),
-        "one": wl.normal((size, size), size**-0.5),
+        "F": wl.normal((3, n, n), (3 * n) ** -0.5), "one": wl.normal((size, size), size**-0.5),
     }  # fmt: skip
 
 
@@ -162,8 +162,27 @@ def _two_sizes(p, x):
     return _readout(p, _joined(_normalised(_groups(_layer(p, x)))) + _joined(_normalised(_groups(_layer(p, x), 4))))
 
 
+@pytest.mark.slow
+def test_attention_within_groups_agrees_with_finite_networks():
+    def network(p, x):
+        h, k = (_groups(x @ p[name], 2) for name in "WU")
+        a = jax.nn.softmax(jnp.einsum("tgk,sgk->gts", h, k) / 2**0.5, -1)
+        return jnp.tanh(_joined(jnp.einsum("gts,sgk->tgk", a, h)) @ p["V"]).mean(0) @ p["r"]
+
+    limit = wl.limit(network, _prior, lr="ntk", points=1024)
+    check = limit.check(SEQUENCES, key=jax.random.key(1), widths=(512,), seeds=48)
+    assert max(check.rows[0].nngp_z, check.rows[0].ntk_z) < 3, str(check)
+
+
 REFUSED = {
     "groups of two sizes": (_two_sizes, r"different axes merged|groups of another size"),
+    "joined, then a convolution": (
+        lambda p, x: jax.lax.conv_general_dilated(
+            _joined(_normalised(_groups(x[:, None] * p["g"] + p["b"])))[None], p["F"], (1,), "SAME",
+            dimension_numbers=("NWC", "WIO", "NWC"),
+        )[0].mean(0) @ p["r"],
+        "merged with the width",
+    ),
     "shuffled": (lambda p, x: _readout(p, jax.nn.relu(_groups(x @ p["W"]).T.reshape(-1)) + x @ p["W"]), "groups of"),
     "cut within a group": (
         lambda p, x: jax.nn.relu(_groups((x @ p["W"])[4:-4]).sum(-1)) @ p["few"][1:],
