@@ -193,7 +193,9 @@ class Law:
     def covariance(self, kind: str, one: Slot, two: Slot):
         """K of two slots without the product of their means, or T."""
         value = self.block(kind, one, two)
-        mi, mj = (self._mean(one), self._mean(two)) if kind == "K" and value is not None else (None, None)
+        if value is None or kind == "T":
+            return value
+        mi, mj = self._mean(one), self._mean(two)
         return value if mi is None or mj is None else value - mi[..., :, None] * mj[..., None, :]
 
     def _mean(self, slot: Slot):
