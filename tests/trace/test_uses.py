@@ -133,3 +133,22 @@ def test_entries_of_a_stacked_weight_are_weights(by):
         apart, lambda n: prior(n, B=wl.normal((n, n), 1 / n**0.5), C=wl.normal((n, n), 1 / n**0.5)), lr="ntk"
     )
     np.testing.assert_allclose(np.array(one.kernels(x, y)), np.array(two.kernels(x, y)), rtol=1e-12)
+
+
+ROLES = {
+    "rows and their sum": lambda W, x: jnp.einsum("ik,ikc->c", x, W) + jnp.einsum("ik,ikc->ic", x, W).sum(0),
+    "either axis": lambda W, x: jnp.einsum("ik,ikc->kc", x, W).sum(0) + jnp.einsum("ik,ikc->ic", x, W).sum(0),
+    "entries and rows": lambda W, x: W.sum((0, 1)) + jnp.einsum("ik,ikc->c", x, W),
+    "rows and entries": lambda W, x: jnp.einsum("ik,ikc->c", x, W) + W.sum((0, 1)),
+}
+
+
+@pytest.mark.parametrize("name", ROLES)
+def test_entries_that_meet_in_different_ways_are_refused(name):
+    # the same entries of a parameter, told apart by axes that are contracted in one place and left in another
+    limit = wl.limit(
+        lambda p, x: ROLES[name](p["W"], x) @ p["r"],
+        lambda n: {"W": wl.normal((4, 4, n)), "r": wl.normal((n,), n**-0.5)},
+    )
+    with pytest.raises(wl.UnknownLimitError, match=r"which of its entries meet|one parameter is used as a vector"):
+        limit.nngp(np.eye(4), np.ones((4, 4)))

@@ -9,6 +9,7 @@ from widelimit.fields._composition import (
     is_number,
     substitute,
 )
+from widelimit.fields._copies import copied, group_stride, without_copies
 from widelimit.fields._covariance import Covariance
 from widelimit.fields._errors import UnknownLimitError
 from widelimit.fields._expanding import LARGEST, crowded, expanded
@@ -24,6 +25,7 @@ from widelimit.fields._expression import (
 from widelimit.fields._node import (
     Axes,
     Const,
+    Copies,
     Ew,
     Frozen,
     Joint,
@@ -49,9 +51,10 @@ from widelimit.fields._recurrence import Given, Recurrence, direct_sources
 from widelimit.fields._sensitivity import is_elementwise, sensitivity
 
 __all__ = [
-    "Apply", "Axes", "Const", "Covariance", "DEFAULT_POINTS", "Derivative", "Ew", "Frozen", "Given", "Joint",
-    "LARGEST", "Linear", "Literal", "Loop", "Mat", "Merge", "Node", "Noise", "Parameter", "Prior", "Prod",
-    "Recurrence", "Score", "Split", "State", "Sum", "Take", "UnknownLimitError", "Variable", "Vec", "Window",
-    "Windows", "affine", "applied", "channel_sources", "combined", "constant_expression", "crowded", "direct_sources",
-    "dual_of", "expanded", "has_parameters", "is_elementwise", "is_number", "sensitivity", "substitute",
+    "Apply", "Axes", "Const", "Copies", "Covariance", "DEFAULT_POINTS", "Derivative", "Ew", "Frozen", "Given", "Joint",
+    "LARGEST", "Linear", "Literal", "Loop", "Mat", "Merge", "Node", "Noise", "Parameter", "Prior", "Prod", "Recurrence",
+    "Score", "Split", "State", "Sum", "Take", "UnknownLimitError", "Variable", "Vec", "Window", "Windows", "affine",
+    "applied", "channel_sources", "combined", "constant_expression", "copied", "crowded", "direct_sources", "dual_of",
+    "expanded", "group_stride", "has_parameters", "is_elementwise", "is_number", "sensitivity", "substitute",
+    "without_copies",
 ]  # fmt: skip

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from widelimit.duals import DEFAULT_POINTS, Dual, Pair
 from widelimit.fields import (
     _composition,
+    _copies,
     _gap,
     _joint,
     _linear,
@@ -22,6 +23,7 @@ from widelimit.fields._expanding import as_joint
 from widelimit.fields._node import (
     Axes,
     Const,
+    Copies,
     Ew,
     Frozen,
     Joint,
@@ -92,6 +94,10 @@ class Covariance:
         """``E[X]`` over X's axes."""
         return self._remember("mean", X, X, ())
 
+    def slopes(self, X: Joint) -> list:
+        """``E[d_j X]`` by each variable that X is a function of, in one average."""
+        return self._remember("slopes", X, X, ())
+
     def variance(self, X: Node):
         """``E[X^2]`` over X's axes (0 for None)."""
         value = self.K(X, X)
@@ -103,6 +109,8 @@ class Covariance:
             self._alive.append((X, Y))
             if kind == "mean":
                 value = _mean(self, X)
+            elif kind == "slopes":
+                value = _joint.slopes_of_joint(self, X)
             elif kind == "joint":
                 value = as_joint(X) or X
             elif kind == "merged":
@@ -175,14 +183,21 @@ def _pair(cov, kind, X, Y, tie):
     if isinstance(X, State) and isinstance(Y, State):
         found = _recurrence.given_pair(cov, kind, X, Y, tie)
         return _means_product(cov, X, Y, tie) if found is None and kind == "K" else found
+    if _copies.are_different(X, Y, tie):
+        return None if kind == "T" else _means_product(cov, X, Y, tie)
     if isinstance(Y, _TAKING):
         return _taking.taking_rule(cov, kind, X, Y, tie)
     if isinstance(X, _TAKING):
         return swap(cov.pair(kind, Y, X, inverse(tie, nx)), tie, nx)
+    if isinstance(X, Copies) and isinstance(Y, Copies):
+        return _copies.copies_rule(cov, kind, X, Y, tie)
     if isinstance(X, Loop) or isinstance(Y, Loop):
         return _recurrence.loop_rule(cov, kind, X, Y, tie)
     if isinstance(X, Prod) or isinstance(Y, Prod):
         return _product.product_rule(cov, kind, X, Y, tie)
+    if any(isinstance(Z, Copies) and not Z.gaussian for Z in (X, Y)):  # of a mask, or of what a loop leaves
+        _copies.check_unrelated(X, Y)
+        return None if kind == "T" else _means_product(cov, X, Y, tie)
     if isinstance(X, Noise) or isinstance(Y, Noise):
         return _parameters.noise_rule(cov, kind, X, Y, tie)
     if isinstance(Y, Joint):
@@ -197,6 +212,9 @@ def _pair(cov, kind, X, Y, tie):
         return _nonlinearity.stein_rule(cov, kind, X, Y, tie)
     if isinstance(X, Ew):
         return swap(cov.pair(kind, Y, X, inverse(tie, nx)), tie, nx)
+    if isinstance(X, Copies) or isinstance(Y, Copies):
+        _copies.check_unrelated(X, Y)
+        return None if kind == "T" else _means_product(cov, X, Y, tie)
     if isinstance(X, Vec) and isinstance(Y, Vec):
         return _parameters.vector_rule(cov, kind, X, Y, tie)
     if isinstance(X, Score) and isinstance(Y, Score):
@@ -246,6 +264,9 @@ def _mean(cov, X):
         return _linear.mean_of_sum(cov, X)
     if isinstance(X, _UNARY):
         return _linear.mean_of_unary(cov, X)
+    if isinstance(X, Copies):
+        value = cov.mean(X.child)
+        return value if value is None or not jnp.ndim(value) else value[..., None]
     if isinstance(X, _TAKING):
         value = cov.mean(X.child)
         return None if value is None else _taking.picked(jnp.broadcast_to(value, X.child.shape), X)

@@ -21,6 +21,7 @@ from widelimit.fields._linear import moved
 from widelimit.fields._node import (
     Axes,
     Const,
+    Copies,
     Ew,
     Frozen,
     Joint,
@@ -36,7 +37,7 @@ from widelimit.fields._node import (
 )
 from widelimit.fields._taking import picked
 
-__all__ = ["LARGEST", "as_joint", "crowded", "expanded", "same_field"]
+__all__ = ["LARGEST", "as_joint", "crowded", "expanded", "is_shifted", "same_field"]
 
 LARGEST = 96  # Gaussian fields in one function: more take too many points
 
@@ -45,7 +46,7 @@ def expanded(node: Node, leaves: list[Node]):
     """The node as a function of Gaussian fields, which are added to `leaves`; None where it is not one."""
     if isinstance(node, Const):
         return constant_expression(node.array)
-    if node.gaussian and not _is_shifted(node):
+    if node.gaussian and not is_shifted(node):
         return _variable(node, leaves)
     if isinstance(node, Ew | Joint):
         own = node.leaves if isinstance(node, Joint) else [node.leaf]
@@ -63,20 +64,20 @@ def expanded(node: Node, leaves: list[Node]):
     return None
 
 
-def _is_shifted(node: Node) -> bool:
+def is_shifted(node: Node) -> bool:
     """Whether constants are added to a field: they belong to the function (the ``-inf`` of a mask has no moments)."""
     if isinstance(node, Sum):
-        return any(_is_shifted(child) for _, child in node.terms)
+        return any(is_shifted(child) for _, child in node.terms)
     moves = isinstance(node, Linear | Frozen | Axes | Take | Windows | Merge | Split)
-    return isinstance(node, Const) or (moves and _is_shifted(node.child))
+    return isinstance(node, Const) or (moves and is_shifted(node.child))
 
 
 def _centred(node: Sum) -> list[tuple[Any, Node]]:
     """The terms of a shifted Gaussian field: those without a constant as one field, the same each time."""
     known = node.__dict__
     if "centred" not in known:
-        rest = [(c, x) for c, x in node.terms if _is_shifted(x)]
-        centred = [(c, x) for c, x in node.terms if not _is_shifted(x)]
+        rest = [(c, x) for c, x in node.terms if is_shifted(x)]
+        centred = [(c, x) for c, x in node.terms if not is_shifted(x)]
         known["centred"] = ([(1.0, Sum(centred))] if centred else []) + rest
     return known["centred"]
 
@@ -124,6 +125,8 @@ def same_field(a: Node, b: Node) -> bool:
         same = same == (b.key, b.n, b.contracted, b.free, b.rows, b.offset, b.own)
         # one of two uses may be behind stop_gradient: of the same values, but not of the same tangent
         return same and a.prior is b.prior and same_field(a.child, b.child)
+    if isinstance(a, Copies) and isinstance(b, Copies):
+        return a.count == b.count and same_field(a.child, b.child)
     if isinstance(a, Merge | Split) and isinstance(b, Merge | Split):
         return a.axis == b.axis and a.sizes == b.sizes and same_field(a.child, b.child)
     return isinstance(a, Frozen) and isinstance(b, Frozen) and same_field(a.child, b.child)

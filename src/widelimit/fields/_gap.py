@@ -21,7 +21,7 @@ from widelimit.duals import Pair
 from widelimit.fields._angle import vector_gap
 from widelimit.fields._expression import dual_of, has_parameters
 from widelimit.fields._linear import moved
-from widelimit.fields._node import Axes, Const, Ew, Joint, Loop, Mat, Node, Prod, State, Sum, Take, Vec, Windows
+from widelimit.fields._node import Axes, Const, Copies, Ew, Joint, Loop, Mat, Node, Prod, State, Sum, Take, Vec, Windows
 from widelimit.fields._placing import Tie, full_tie, inverse, place_x, place_y, untied
 from widelimit.fields._recurrence import given_pair, loop_rule
 from widelimit.fields._taking import picked, picked_along
@@ -44,6 +44,8 @@ def gap(cov, X: Node, Y: Node, tie: Tie):
         out = _nonlinearity_gap(cov, X, Y, tie)
     elif isinstance(X, Axes | Take) and type(X) is type(Y):
         out = _moved_gap(cov, X, Y, tie)
+    elif isinstance(X, Copies) and isinstance(Y, Copies):
+        out = _member_gap(cov, X, Y, tie)
     elif isinstance(X, Loop) and isinstance(Y, Loop):
         out = loop_rule(cov, "gap", X, Y, tie)
     elif isinstance(X, Vec) and isinstance(Y, Vec):
@@ -317,6 +319,15 @@ def _moved_gap(cov, X, Y, tie):
         return None
     edges = cov.gap(X.child, Y.child, full_tie(X.child))
     return None if edges is None else tuple(moved(e, X) if jnp.ndim(e) else e for e in edges)
+
+
+def _member_gap(cov, X: Copies, Y: Copies, tie):
+    """Of one member of a group, that of the channel that it is a copy of."""
+    last = len(X.shape) - 1
+    if X.count != Y.count or tie[-1] != last or last in tie[:-1]:
+        return None
+    edges = cov.gap(X.child, Y.child, tie[:-1])
+    return None if edges is None else tuple(jnp.expand_dims(e, last) if jnp.ndim(e) else e for e in edges)
 
 
 def _nonlinearity_gap(cov, X, Y, tie):

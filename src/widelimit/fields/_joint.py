@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax.numpy as jnp
+
 from widelimit.fields._errors import UnknownLimitError
 from widelimit.fields._expanding import as_joint
 from widelimit.fields._expression import Derivative
 from widelimit.fields._law import DEPENDENT, Law
+from widelimit.fields._linear_form import Slot
 from widelimit.fields._node import Const, Ew, Joint, Node
 from widelimit.fields._placing import full_tie, place_x, place_y
 
-__all__ = ["average", "joint_rule", "leaves", "mean_of_joint", "partials"]
+__all__ = ["average", "joint_rule", "leaves", "mean_of_joint", "partials", "slopes_of_joint", "stein_of_joint"]
 
 Factor = tuple[int, Node]  # side (0: X, 1: Y) and a function of Gaussian fields
 
@@ -50,6 +53,36 @@ def joint_rule(cov, kind, X, Y, tie):
         return average(cov, [(0, X), (1, Y)], X, Y, tie)
     first, second = law.gradient(0, X), law.gradient(1, Y)
     return law.average(law.contracted(first, second, blocks, ([u.size for u in left], [v.size for v in right])))
+
+
+def stein_of_joint(cov, kind, X, Y: Joint, tie):
+    """``sum_j Cov(X, v_j) E[d_j psi(v)]`` of a Gaussian X, the derivatives in one average; T alike.
+
+    None where there is no covariance; False where no field enters psi at several positions: one by one is less then.
+    """
+    law = Law(cov, X, Y, tie)
+    slots, _ = law.slots(1, Y)
+    if all(s.axis is None for s in slots):
+        return False
+    one = Slot(0, X, tuple(range(len(X.shape))))
+    blocks = [law.covariance(kind, one, s) for s in slots]
+    if all(b is None for b in blocks):
+        return None
+    slopes = [place_y(slope, tie, len(X.shape)) for slope in cov.slopes(Y)]
+    total, start = 0.0, 0
+    for slot, block in zip(slots, blocks, strict=True):
+        if block is not None:
+            total = total + sum(block[..., 0, j] * slopes[start + j] for j in range(slot.size))
+        start += slot.size
+    return total
+
+
+def slopes_of_joint(cov, X: Joint) -> list:
+    """``E[d_j phi]`` by each variable of X's slots, over X's axes."""
+    law = Law(cov, X, X, full_tie(X))
+    gradient = law.gradient(0, X)
+    means = law.average(lambda u: jnp.stack(gradient(u), axis=-1))
+    return [means[..., j] for j in range(means.shape[-1])]
 
 
 def mean_of_joint(cov, X):

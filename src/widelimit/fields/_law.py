@@ -190,6 +190,14 @@ class Law:
         value = _put(value, where, self.rank + 2)
         return jnp.broadcast_to(value, (*value.shape[:-2], one.size, two.size))
 
+    def covariance(self, kind: str, one: Slot, two: Slot):
+        """K of two slots without the product of their means, or T."""
+        value = self.block(kind, one, two)
+        if value is None or kind == "T":
+            return value
+        mi, mj = self._mean(one), self._mean(two)
+        return value if mi is None or mj is None else value - mi[..., :, None] * mj[..., None, :]
+
     def _mean(self, slot: Slot):
         value = self.cov.mean(slot.node)
         if value is None:
@@ -205,9 +213,7 @@ class Law:
         blocks: list[list[Any]] = [[None] * len(slots) for _ in slots]
         for i in range(len(slots)):
             for j in range(i + 1):
-                value, mi, mj = self.block("K", slots[i], slots[j]), means[i], means[j]
-                if value is not None and mi is not None and mj is not None:
-                    value = value - mi[..., :, None] * mj[..., None, :]
+                value = self.covariance("K", slots[i], slots[j])
                 blocks[i][j] = value
                 blocks[j][i] = value if value is None or i == j else jnp.swapaxes(value, -1, -2)
         sizes = [s.size for s in slots]

@@ -13,8 +13,8 @@ import jax
 import numpy as np
 
 __all__ = [
-    "Axes", "Const", "Ew", "Frozen", "Joint", "Linear", "Loop", "Mat", "Merge", "Node", "Noise", "Prior", "Prod",
-    "Score", "Split", "State", "Sum", "Take", "Vec", "Window", "Windows", "height",
+    "Axes", "Const", "Copies", "Ew", "Frozen", "Joint", "Linear", "Loop", "Mat", "Merge", "Node", "Noise", "Prior",
+    "Prod", "Score", "Split", "State", "Sum", "Take", "Vec", "Window", "Windows", "height",
 ]  # fmt: skip
 
 
@@ -169,6 +169,7 @@ class Window(NamedTuple):
     """What a filter sees along one axis: ``index(o, k) = (o stride + k dilation - low) / spread`` where that is whole.
 
     size: number of outputs o; taps: of filter offsets k; spread: the input's own dilation (transposed convolutions).
+    A negative dilation is that of a filter read backwards.
     """
 
     size: int
@@ -200,6 +201,13 @@ class Windows(Node):
         self.child, self.axis, self.window = child, int(axis), window
         self.shape = (*child.shape[:axis], window.size, *child.shape[axis + 1 :], window.taps)
         self.gaussian = child.gaussian
+
+
+class Copies(Node):
+    """Independent copies of a field along a new last finite axis: `count` neighbouring channels seen as one group."""
+
+    def __init__(self, child: Node, count: int):
+        self.child, self.count, self.shape, self.gaussian = child, int(count), (*child.shape, count), child.gaussian
 
 
 class Frozen(Node):

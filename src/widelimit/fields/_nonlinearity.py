@@ -19,9 +19,9 @@ from widelimit.duals import (
 )
 from widelimit.fields._errors import UnknownLimitError
 from widelimit.fields._expression import Derivative, dual_of, evaluate, has_parameters
-from widelimit.fields._joint import partials
+from widelimit.fields._joint import partials, stein_of_joint
 from widelimit.fields._linear import add
-from widelimit.fields._node import Ew
+from widelimit.fields._node import Ew, Joint
 from widelimit.fields._placing import full_tie, place_x, place_y
 
 __all__ = ["gaussian_pair", "mean_of_nonlinearity", "nonlinearity_rule", "stein_rule"]
@@ -166,8 +166,10 @@ def nonlinearity_rule(cov, kind, X, Y, tie):
 
 def stein_rule(cov, kind, X, Y, tie):
     """Gaussian X with ``Y = psi(v)``: ``E[X psi(v)] = sum_j Cov(X, v_j) E[d_j psi(v)] + E[X] E[psi]``; T alike."""
-    nx, mx, total = len(X.shape), cov.mean(X), None
-    for v, partial in partials(Y):
+    nx, mx = len(X.shape), cov.mean(X)
+    known = stein_of_joint(cov, kind, X, Y, tie) if isinstance(Y, Joint) else False
+    total = None if known is False else known
+    for v, partial in partials(Y) if known is False else []:
         covariance = cov.pair(kind, X, v, tie)
         if covariance is None:
             continue

@@ -9,7 +9,22 @@ import jax.numpy as jnp
 from widelimit.fields._errors import UnknownLimitError
 from widelimit.fields._joint import partials
 from widelimit.fields._linear import add, mixed
-from widelimit.fields._node import Axes, Ew, Frozen, Joint, Linear, Mat, Merge, Node, Prod, Split, Sum, Take, Windows
+from widelimit.fields._node import (
+    Axes,
+    Copies,
+    Ew,
+    Frozen,
+    Joint,
+    Linear,
+    Mat,
+    Merge,
+    Node,
+    Prod,
+    Split,
+    Sum,
+    Take,
+    Windows,
+)
 from widelimit.fields._taking import picked
 
 __all__ = ["is_elementwise", "sensitivity"]
@@ -39,12 +54,17 @@ def sensitivity(cov, Y: Node, M: Mat):
         return _of_product(cov, Y, M)
     if isinstance(Y, Axes | Linear | Take | Windows | Merge | Split | Frozen):
         return _of_moved(cov, Y, M)
+    if isinstance(Y, Copies) and _holds(Y, M):
+        raise UnknownLimitError(
+            "a weight is used in both directions (W and W.T) with its channels seen as groups of a fixed size between "
+            "the two; no rule covers this. Remedy: two parameters, or wl.monte_carlo for an estimate."
+        )
     return None
 
 
 def is_elementwise(Y: Node, M: Mat) -> bool:
     """Whether Y depends on M at its own position only, as far as the graph shows it."""
-    if isinstance(Y, Axes | Linear | Take | Windows | Merge | Split | Frozen):
+    if isinstance(Y, Axes | Copies | Linear | Take | Windows | Merge | Split | Frozen):
         return not _holds(Y.child, M)
     return all(is_elementwise(node, M) for node in _parts(Y))
 
@@ -58,7 +78,8 @@ def _parts(Y: Node) -> list[Node]:
 
 
 def _holds(Y: Node, M: Mat) -> bool:
-    below = [Y.child] if isinstance(Y, Axes | Linear | Take | Windows | Merge | Split | Frozen) else _parts(Y)
+    moves = isinstance(Y, Axes | Copies | Linear | Take | Windows | Merge | Split | Frozen)
+    below = [Y.child] if moves else _parts(Y)  # type: ignore[attr-defined]
     return Y is M or any(_holds(node, M) for node in below)
 
 

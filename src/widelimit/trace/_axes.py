@@ -5,7 +5,7 @@ from __future__ import annotations
 from widelimit.fields import Axes
 from widelimit.trace._values import Field
 
-__all__ = ["finite_index", "permuted", "without_axis"]
+__all__ = ["axis_groups", "finite_index", "permuted", "without_axis"]
 
 
 def finite_index(field: Field, axis: int) -> int:
@@ -33,3 +33,22 @@ def permuted(field: Field, order) -> Field:
     if source == tuple(range(len(source))):
         return Field(field.blocks, axis)
     return Field(tuple((Axes(x, source, tuple(x.shape[j] for j in source)), n) for x, n in field.blocks), axis)
+
+
+def axis_groups(before, after) -> list[list[int]] | None:
+    """For each output axis the input axes whose product it is, at both widths; None where axes are split."""
+    out, i = [], 0
+    for n, n2 in zip(*after, strict=True):
+        group: list[int] = []
+        size = [1, 1]
+        while i < len(before[0]) and (size != [n, n2] or not group):
+            group.append(i)
+            size = [size[0] * before[0][i], size[1] * before[1][i]]
+            i += 1
+        if size != [n, n2]:
+            return None
+        out.append(group)
+    while i < len(before[0]) and before[0][i] == before[1][i] == 1:
+        out[-1].append(i)
+        i += 1
+    return out if i == len(before[0]) else None

@@ -10,7 +10,9 @@ import jax.numpy as jnp
 
 from widelimit.fields import Axes, Const, Linear, Mat, Merge, Node, Sum
 from widelimit.trace._axes import permuted, without_axis
+from widelimit.trace._flat import seen_as
 from widelimit.trace._heads import channel_by_channel, heads_product, is_per_head
+from widelimit.trace._picking import reversed_along
 from widelimit.trace._rules import rule
 from widelimit.trace._uses import mean_shift, reaction
 from widelimit.trace._values import BOTH_USES, Det, Field, Flat, Heads, Weight, aligned, as_field
@@ -34,6 +36,7 @@ def _dot_general(interpreter, equation, values):
     per_head = (isinstance(v, Weight) and is_per_head(equation, v, i) for i, v in enumerate(values))
     if any(isinstance(v, Heads) for v in values) or any(per_head):
         return heads_product(interpreter, equation, values)
+    a, b = _entries_of_channels(equation, a, b, batch_a, batch_b)
     if isinstance(b, Weight):
         return _apply_weight(interpreter, equation, a, b, 0, (contract_a, contract_b), (batch_a, batch_b))
     if isinstance(a, Weight):
@@ -49,26 +52,34 @@ def _dot_general(interpreter, equation, values):
 
 
 def _flat_dot(interpreter, equation, values):
-    """A merged axis contracted with a parameter's, which is then seen as several too."""
+    """A merged axis contracted with a parameter's, or with a field's, which is then seen as several too."""
     i = 0 if isinstance(values[0], Flat) else 1
-    flat, weight = values[i], values[1 - i]
-    contract, batch = equation.params["dimension_numbers"]
-    if not isinstance(weight, Weight) or flat.axis not in contract[i] or batch[0]:
-        raise equation.refuse("an axis merged with the width can only be contracted with a parameter.")
+    flat, other = values[i], values[1 - i]
+    numbers = equation.params["dimension_numbers"]
+    contract, _ = numbers
+    if isinstance(other, Det) or flat.axis not in contract[i]:
+        raise equation.refuse("an axis merged with the width can only be contracted, with a parameter or a field.")
     w = contract[1 - i][list(contract[i]).index(flat.axis)]
     wide = tuple(a != b for a, b in zip(flat.sizes, flat.sizes2, strict=True))
-    axes, shapes = [], []
-    for side, j in ((0, flat.axis if i == 0 else w), (1, flat.axis if i == 1 else w)):
-        new: list[int] = []
-        for a in contract[side]:
-            new += range(j, j + len(wide)) if a == j else [a + (len(wide) - 1) * (a > j)]
-        axes.append(tuple(new))
+    ends, shapes = (flat.axis, w) if i == 0 else (w, flat.axis), []
+    for side, j in enumerate(ends):
         pair = zip(equation.in_shapes[side], (flat.sizes, flat.sizes2), strict=True)
         shapes.append(tuple((*s[:j], *parts, *s[j + 1 :]) for s, parts in pair))
-    params = {**equation.params, "dimension_numbers": (tuple(axes), batch)}
-    parts = [flat.field, weight.split(w, flat.sizes, wide)]
+
+    def spread(axes, j):
+        new: list[int] = []
+        for a in axes:
+            new += range(j, j + len(wide)) if a == j else [a + (len(wide) - 1) * (a > j)]
+        return tuple(new)
+
+    if isinstance(other, Weight):
+        other = other.split(w, flat.sizes, wide)
+    else:
+        other = seen_as(interpreter, equation, other, (equation.in_shapes[1 - i], shapes[1 - i]))
+    numbers = tuple(tuple(spread(part[side], ends[side]) for side in (0, 1)) for part in numbers)
+    params = {**equation.params, "dimension_numbers": numbers}
     equation = dataclasses.replace(equation, params=params, in_shapes=shapes)
-    return _dot_general(interpreter, equation, parts if i == 0 else parts[::-1])
+    return _dot_general(interpreter, equation, [flat.field, other] if i == 0 else [other, flat.field])
 
 
 def _vectors_first(equation, a, b, contract_a, contract_b):
@@ -82,6 +93,17 @@ def _vectors_first(equation, a, b, contract_a, contract_b):
     if is_vector(b, contract_b):
         return a, as_field(b)
     return a, b
+
+
+def _entries_of_channels(equation, a, b, batch_a, batch_b):
+    """A parameter with entries of its own for each channel (or group of channels) of a field is a field itself."""
+
+    def each(w, other, i, axes):
+        return isinstance(w, Weight) and isinstance(other, Field) and any(equation.wide_in(i)[x] for x in axes)
+
+    if each(a, b, 0, batch_a):
+        return as_field(a), b
+    return (a, as_field(b)) if each(b, a, 1, batch_b) else (a, b)
 
 
 def _constants(interpreter, equation, a, b):
@@ -109,6 +131,8 @@ def _apply_weight(interpreter, equation, value, weight, position, contract, batc
     which W differs.
     """
     (contract_v, contract_w), (batch_v, batch_w), weight_last = contract, batch, position == 0
+    if weight.flips:
+        return _apply_reversed(interpreter, equation, value, weight, position, contract, batch)
     pairs = sorted(zip(contract_w, contract_v, strict=True), key=lambda p: weight.axes[p[0]] or 0)
     if any(weight.axes[w] is None for w, _ in pairs):
         raise equation.refuse("a parameter is contracted along an axis that was added to it.")
@@ -157,6 +181,8 @@ def _apply_weight(interpreter, equation, value, weight, position, contract, batc
     own = tuple(range(len(batch_v)))
     if wide_pairs and (weight.uses.vector or weight.uses.heads):
         raise equation.refuse(BOTH_USES, " ")
+    key = (weight.taken_key(), direction)
+    weight.uses.contracted(direction, weight.wide, tuple(weight.axes[w] for w in batch_w))
     for node, n in blocks:
         if order != list(range(len(order))):
             node = (
@@ -165,7 +191,6 @@ def _apply_weight(interpreter, equation, value, weight, position, contract, batc
                 else Axes(node, tuple(order), tuple(node.shape[i] for i in order))
             )
         free_sizes = tuple(weight.size[a] for a in finite_free)
-        key = (weight.taken_key(), direction)
         mat = Mat(key, weight.prior, node, n, len(finite_pairs), free_sizes, start, offset, own)
         terms += [(1.0, mat), *mean_shift(interpreter, weight, mat)]
         terms += reaction(interpreter, equation, weight, direction, mat)
@@ -175,6 +200,21 @@ def _apply_weight(interpreter, equation, value, weight, position, contract, batc
     if not (isinstance(weight.scale, float) and weight.scale == 1.0):
         node = Sum([(weight.scale, node)])
     return Field(((node, n_out),), axis)
+
+
+def _apply_reversed(interpreter, equation, value, weight, position, contract, batch):
+    """A parameter whose axes are reversed: what meets them, or comes out along them, is reversed in their place."""
+    flipped = {i for i, a in enumerate(weight.axes) if a in weight.flips}
+    for v, w in [*zip(*contract, strict=True), *zip(*batch, strict=True)]:
+        value = reversed_along(value, v) if w in flipped else value
+    plain = dataclasses.replace(weight, flips=frozenset())
+    out = _apply_weight(interpreter, equation, value, plain, position, contract, batch)
+    (batch_v, batch_w), free = batch, [i for i in range(len(weight.axes)) if i not in (*contract[1], *batch[1])]
+    before = len(batch_v) + (len(equation.in_shapes[0][0]) - len(contract[0]) - len(batch_v)) * (position == 0)
+    turned = [i for i, w in enumerate(batch_w) if w in flipped]
+    for axis in turned + [before + i for i, w in enumerate(free) if w in flipped]:
+        out = reversed_along(out, axis)
+    return out
 
 
 def _constant_blocks(interpreter, equation, value, position, wide_pairs):

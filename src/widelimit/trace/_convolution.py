@@ -10,7 +10,7 @@ import numpy as np
 
 from widelimit.fields import Axes, Const, Linear, Mat, Node, Sum, Window, Windows
 from widelimit.trace._merging import multiply_nodes
-from widelimit.trace._picking import cut_width
+from widelimit.trace._picking import cut_width, reversed_along
 from widelimit.trace._rules import rule
 from widelimit.trace._uses import mean_shift, reaction
 from widelimit.trace._values import BOTH_USES, Det, Field, Weight, aligned, as_field
@@ -61,12 +61,19 @@ def _apply_filter(interpreter, equation, value, weight):
     wide_in, wide_out = weight.wide[own[1]], weight.wide[own[0]]
     if wide_in and weight.uses.vector:
         raise equation.refuse(BOTH_USES, " ")
+    if own[1] in weight.flips:
+        value = reversed_along(value, dims.lhs_spec[1])
     order = [dims.lhs_spec[0], *(dims.lhs_spec[2 + i] for i in spatial)]  # batch, positions
-    blocks = _seen(interpreter, equation, value, order, _windows(equation, spatial), wide_in)
+    windows = [
+        _backwards(w) if own[2 + i] in weight.flips else w
+        for i, w in zip(spatial, _windows(equation, spatial), strict=True)
+    ]
+    blocks = _seen(interpreter, equation, value, order, windows, wide_in)
     contracted = len(spatial) + (not wide_in)
     direction = tuple(sorted(own[1:]))
     weight = dataclasses.replace(weight, splits=(*weight.splits, "filter"))  # its contracted axes in another order
     key = (weight.taken_key(), direction)
+    weight.uses.contracted(direction, weight.wide)
     channels = weight.size[own[0]]
     free = () if wide_out else (channels // groups,)
     rows = weight.start[own[1]] if wide_in else 0
@@ -85,7 +92,13 @@ def _apply_filter(interpreter, equation, value, weight):
         raise equation.refuse("groups of a fixed number of output channels have no rule.")
     if not (isinstance(weight.scale, float) and weight.scale == 1.0):
         out = [(Sum([(weight.scale, node)]), n) for node, n in out]
-    return Field(tuple(out), dims.out_spec[1] if wide_out else None)
+    field = Field(tuple(out), dims.out_spec[1] if wide_out else None)
+    return reversed_along(field, dims.out_spec[1]) if own[0] in weight.flips else field
+
+
+def _backwards(window: Window) -> Window:
+    """What a filter sees whose offsets are counted from its other end: the same entries meet the same positions."""
+    return window._replace(dilation=-window.dilation, low=window.low - (window.taps - 1) * window.dilation)
 
 
 def _depthwise(interpreter, equation, value, weight):

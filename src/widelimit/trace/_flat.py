@@ -8,9 +8,10 @@ import math
 import jax.numpy as jnp
 
 from widelimit.trace._heads import each_head
+from widelimit.trace._rules import RULES
 from widelimit.trace._values import Det, Field, Flat, Heads, Weight
 
-__all__ = ["apart", "merged", "on_parts"]
+__all__ = ["apart", "merged", "on_parts", "seen_as"]
 
 
 def apart(value, position: int, sizes: tuple[int, ...], wide: tuple[bool, ...]):
@@ -55,14 +56,26 @@ def on_parts(interpreter, equation, values, function):
     parted = dataclasses.replace(
         equation, in_shapes=[shapes(s) for s in equation.in_shapes], out_shapes=[shapes(s) for s in equation.out_shapes]
     )
-    parts = [
-        apart(v, j, sizes, wide) if len(s[0]) == rank else v for v, s in zip(values, equation.in_shapes, strict=True)
-    ]
+    parts = []
+    for value, before, after in zip(values, equation.in_shapes, parted.in_shapes, strict=True):
+        if isinstance(value, Field | Heads):
+            parts.append(seen_as(interpreter, equation, value, (before, after)))
+        else:
+            parts.append(apart(value, j, sizes, wide) if len(before[0]) == rank else value)
     if any(isinstance(part, Heads) for part in parts):
         out = each_head(interpreter, parted, parts, function)
     else:
         out = function(interpreter, parted, parts)
     return Flat(out, j, sizes, sizes2) if isinstance(out, Field | Heads) else out
+
+
+def seen_as(interpreter, equation, value, shapes):
+    """A field, or one merged before, in another shape: (before, after), each at the two widths."""
+    before, after = shapes
+    reshape = dataclasses.replace(
+        equation, name="reshape", params={}, params2={}, in_shapes=[before], out_shapes=[after]
+    )
+    return RULES["reshape"](interpreter, reshape, [value])
 
 
 def merged(field: Field | Heads, wide: int | None, groups: list[list[int]], before) -> Flat:

@@ -83,7 +83,8 @@ class Interpreter:
         if any(isinstance(v, Flat) for v in values) and not getattr(function, "takes_flat", False):
             if not getattr(function, "elementwise", False):
                 raise equation.refuse(
-                    "an axis of positions is merged with the width (flattened) there.",
+                    "axes (positions, heads, or groups of channels that have something in common) are merged with the "
+                    "width there.",
                     "Remedy: do it before the reshape, or contract the merged axis with a parameter first.",
                 )
             out = on_parts(self, equation, values, function)

@@ -12,6 +12,7 @@ import numpy as np
 from widelimit.fields import (
     Axes,
     Const,
+    Copies,
     Ew,
     Frozen,
     Given,
@@ -257,6 +258,8 @@ class _Rolled:
         # what is carried may hold fields from outside (x U, of all times at once) if no weight of the loop is applied
         # to any: else moments of what is carried with those of other times would be needed
         applied, carried = any(map(_outer_behind_weights, nodes)), self.body.carried
+        if any(map(_sees_groups, nodes)):  # which channels of what is carried are the same is not followed there
+            return False
         return centred and all(_behind_weights(n, applied and i < carried) for i, n in enumerate(nodes))
 
     def _note_uses(self) -> None:
@@ -270,7 +273,7 @@ class _Rolled:
         """What two loops have in common that do the same: the step, and the parameters it is applied to."""
         body = self.body
         weights = tuple(
-            (v.key, v.axes, v.start, v.size, v.splits, v.scale if isinstance(v.scale, float) else id(v.scale))
+            (v.key, v.axes, v.start, v.size, v.splits, v.flips, v.scale if isinstance(v.scale, float) else id(v.scale))
             for v in body.fixed
             if isinstance(v, Weight)
         )
@@ -285,7 +288,7 @@ class _Rolled:
         return value.blocks[0][0]
 
 
-_MOVES = (Axes, Linear, Take, Windows, Merge, Split, Frozen)
+_MOVES = (Axes, Linear, Take, Windows, Merge, Split, Frozen, Copies)
 
 
 def _parts(node: Node) -> list[Node]:
@@ -305,6 +308,13 @@ def _states(node: Node) -> set:
     if isinstance(node, Mat):
         return set()
     return set().union(*map(_states, _parts(node)))
+
+
+def _sees_groups(node: Node) -> bool:
+    """Whether channels of a State are seen as groups of a fixed size."""
+    if isinstance(node, Copies):
+        return bool(_states(node)) or _sees_groups(node.child)
+    return any(map(_sees_groups, _parts(node)))
 
 
 def _outer_behind_weights(node: Node) -> bool:

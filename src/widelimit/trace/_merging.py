@@ -11,6 +11,7 @@ from widelimit.fields import (
     Apply,
     Axes,
     Const,
+    Copies,
     Ew,
     Joint,
     Literal,
@@ -27,6 +28,7 @@ from widelimit.fields import (
     applied,
     combined,
     constant_expression,
+    copied,
     expanded,
     has_parameters,
     substitute,
@@ -87,6 +89,8 @@ def _written_out(node: Node) -> Node:
         return node
 
     def leaf(x: Node) -> Node:
+        if isinstance(x, Copies):
+            return copied(_written_out(x.child), x.count)
         return x.recurrence.unrolled(x.index, x.last) if isinstance(x, Loop) and not x.gaussian else x
 
     return rebuilt(node, leaf)

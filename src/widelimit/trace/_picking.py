@@ -14,7 +14,7 @@ from widelimit.trace._axes import finite_index, permuted, without_axis
 from widelimit.trace._rules import on_one_head, rule
 from widelimit.trace._values import Det, Field, Heads, Weight, as_field, shifted
 
-__all__ = ["cut", "cut_width", "sliced", "taken"]
+__all__ = ["cut", "cut_width", "reversed_along", "sliced", "taken"]
 
 
 @rule("slice", takes_heads=True)
@@ -56,7 +56,7 @@ def cut(interpreter, equation, value, axis, start, limit, stride, wide):
     if isinstance(value, Weight) and stride == 1 and value.axes[axis] is not None:
         own = value.axes[axis]
         starts, sizes = list(value.start), list(value.size)
-        starts[own] += start
+        starts[own] += value.size[own] - limit if own in value.flips else start
         sizes[own] = limit - start
         return dataclasses.replace(value, start=tuple(starts), size=tuple(sizes))
     field = as_field(value) if isinstance(value, Weight) else value
@@ -141,15 +141,21 @@ def _moving_slice(equation, value, axis, start, size):
 @rule("rev")
 def _reverse(interpreter, equation, values):
     value = values[0]
-    if isinstance(value, Det):
-        return Det(jnp.flip(jnp.asarray(value.array), equation.params["dimensions"]))
-    value = as_field(value) if isinstance(value, Weight) else value
     for axis in equation.params["dimensions"]:
-        if axis == value.wide_axis:
+        if equation.wide_in(0)[axis] and not isinstance(value, Det):
             raise equation.refuse("the channels of a wide axis are reversed.")
-        index = finite_index(value, axis)
-        value = value.map(lambda x, i=index: taken(x, i, np.arange(x.shape[i])[::-1]))
+        value = reversed_along(value, axis)
     return value
+
+
+def reversed_along(value, axis: int):
+    """The value with one axis of positions of its array reversed."""
+    if isinstance(value, Det):
+        return Det(jnp.flip(jnp.asarray(value.array), axis))
+    if isinstance(value, Weight):
+        return value.flipped(axis)
+    index = finite_index(value, axis)
+    return value.map(lambda x: taken(x, index, np.arange(x.shape[index])[::-1]))
 
 
 @rule("pad")

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from widelimit.fields import Axes, Const, Merge, Split, Sum, Take
-from widelimit.trace._axes import finite_index, permuted
+from widelimit.trace._axes import axis_groups, finite_index, permuted
 from widelimit.trace._flat import merged
+from widelimit.trace._groups import grouped, reshaped_constant, ungrouped
 from widelimit.trace._heads import split_into_heads, transposed
 from widelimit.trace._picking import sliced
 from widelimit.trace._rules import on_one_head, rule
@@ -91,7 +92,7 @@ def _reshape(interpreter, equation, values):
     if isinstance(value, Heads):
         return _reshape_heads(equation, value)
     if isinstance(value, Det):
-        return Det(jnp.reshape(value.array, _wide_sizes(equation)))
+        return reshaped_constant(equation, value)
     matches = _axis_matches(equation.in_shapes[0], equation.out_shapes[0])
     if matches is None and isinstance(value, Field):
         return _merge(equation, value)
@@ -116,19 +117,19 @@ def _reshape(interpreter, equation, values):
 
 def _merge(equation, field):
     """Neighbouring axes made one, where that holds the wide axis."""
-    groups = _groups(equation.in_shapes[0], equation.out_shapes[0])
+    groups = axis_groups(equation.in_shapes[0], equation.out_shapes[0])
     if groups is None:
         return _split_axes(equation, field)
     if all(len(g) == 1 or field.wide_axis not in g for g in groups):
         return _merge_positions(field, groups)
     if any(len(g) > 1 and field.wide_axis not in g for g in groups):
         raise equation.refuse("axes of positions are merged, and others with the width, at once.")
-    return merged(field, field.wide_axis, groups, equation.in_shapes[0])
+    return ungrouped(field, groups) or merged(field, field.wide_axis, groups, equation.in_shapes[0])
 
 
 def _reshape_heads(equation, heads):
     """Heads and their channels joined; the two are contracted at once then."""
-    groups = _groups(equation.in_shapes[0], equation.out_shapes[0])
+    groups = axis_groups(equation.in_shapes[0], equation.out_shapes[0])
     wide = {i for i, w in enumerate(equation.wide_in(0)) if w}
     matches = _axis_matches(equation.in_shapes[0], equation.out_shapes[0])
     if matches is not None:
@@ -148,7 +149,7 @@ def _reshape_heads(equation, heads):
 
 def _split_axes(equation, field):
     """Each axis seen as one or several neighbouring ones; the width as a fixed number of parts, side by side."""
-    groups = _groups(equation.out_shapes[0], equation.in_shapes[0])
+    groups = axis_groups(equation.out_shapes[0], equation.in_shapes[0])
     if groups is None:
         raise equation.refuse(
             "axes are merged and split.", "Remedy: keep the axes apart (contract over several axes with jnp.einsum)."
@@ -163,12 +164,16 @@ def _split_axes(equation, field):
     if wide is None or len(groups[wide]) == 1:
         return Field(field.blocks, None if wide is None else groups[wide][0])
     group = groups[wide]
-    few, many = [a for a in group if after[a] == after2[a]], [a for a in group if after[a] != after2[a]]
-    if few + many != group or len(many) > 2:
+    many = [a for a in group if after[a] != after2[a]]
+    few, members = [a for a in group if a < many[0]], [a for a in group if a > many[-1]]
+    if few + many + members != group or len(many) > 2 or (members and len(many) > 1):
         raise equation.refuse(
-            "the width is split into groups of a fixed size.",
-            "Remedy: a fixed number of heads, wide each, or as many heads as channels (both axes wide).",
+            "the width is split into axes of which some have a fixed size, between or after two that are wide.",
+            "Remedy: a fixed number of heads, wide each; groups of a fixed size (n // 8, 8); or as many heads as "
+            "channels (both axes wide).",
         )
+    if members:
+        field = grouped(equation, field, group[0], tuple(after[a] for a in members))
     sizes = tuple(after[a] for a in few)
     field = _heads(field, group[0], math.prod(sizes), sizes) if few else field
     if len(many) == 1:
@@ -209,7 +214,7 @@ def _merge_positions(field, groups):
 
 def _split_weight(equation, weight):
     """Each axis of a parameter's array seen as one or several neighbouring ones."""
-    groups = _groups(equation.out_shapes[0], equation.in_shapes[0])
+    groups = axis_groups(equation.out_shapes[0], equation.in_shapes[0])
     if groups is None:
         raise equation.refuse("axes of a parameter are merged.", "Remedy: give the parameter the shape it is used in.")
     after, after2 = equation.out_shapes[0]
@@ -220,25 +225,6 @@ def _split_weight(equation, weight):
         elif sizes[0] != equation.in_shapes[0][0][i]:
             raise equation.refuse("axes of a parameter are merged and split.")
     return weight
-
-
-def _groups(before, after) -> list[list[int]] | None:
-    """For each output axis the input axes whose product it is, at both widths; None where axes are split."""
-    out, i = [], 0
-    for n, n2 in zip(*after, strict=True):
-        group: list[int] = []
-        size = [1, 1]
-        while i < len(before[0]) and (size != [n, n2] or not group):
-            group.append(i)
-            size = [size[0] * before[0][i], size[1] * before[1][i]]
-            i += 1
-        if size != [n, n2]:
-            return None
-        out.append(group)
-    while i < len(before[0]) and before[0][i] == before[1][i] == 1:
-        out[-1].append(i)
-        i += 1
-    return out if i == len(before[0]) else None
 
 
 def _reshape_flat(interpreter, equation, value):

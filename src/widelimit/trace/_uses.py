@@ -16,7 +16,8 @@ __all__ = ["Uses", "mean_shift", "reaction"]
 @dataclasses.dataclass
 class Uses:
     """vector: whether the parameter was used as a vector over channels; matrices: its contractions, in order; splits:
-    which of its axes were seen as several; parts: the ranges along its axes that were contracted;
+    which of its axes were seen as several; parts: the ranges along its axes that were contracted; roles: for the wide
+    axis that is contracted (or none), which finite ones are contracted with it, and at which the value has its own;
     rolled: directions in which loops over time contract it; heads: its uses head by head, and
     which of its axes was that of heads.
     """
@@ -28,6 +29,7 @@ class Uses:
     rolled: set = dataclasses.field(default_factory=set)
     parts: list[list[tuple[int, int]]] = dataclasses.field(default_factory=list)
     splits: tuple | None = None
+    roles: dict[tuple[int, ...], tuple] = dataclasses.field(default_factory=dict)
     matrices: list[tuple[tuple[int, ...], Mat]] = dataclasses.field(default_factory=list)
 
     def seen(self, splits: tuple) -> None:
@@ -38,6 +40,25 @@ class Uses:
                 "one shape throughout."
             )
         self.splits = splits
+
+    def contracted(self, direction: tuple[int, ...], wide: tuple[bool, ...], own: tuple[int, ...] = ()) -> None:
+        """Note which axes are contracted, and which are positions of the value too: the same ones each time.
+
+        Else entries meet whose places differ, ``sum_k W_k x_k`` and ``W_0 y``.
+        """
+        if self.vector:
+            raise UnknownLimitError(
+                "one parameter is used entry by entry over channels (a bias, a row of an embedding, a sum of its rows) "
+                "and contracted too; which of its entries meet is not followed. Remedy: contract it with constants, "
+                "ones @ W instead of W.sum(0), or take two parameters."
+            )
+        role = (direction, own)
+        if self.roles.setdefault(tuple(a for a in direction if wide[a]), role) != role:
+            raise UnknownLimitError(
+                "one parameter is contracted along different ones of its axes of fixed size; which of its entries meet "
+                "is not followed. Remedy: contract the same axes each time (with values that are 0 elsewhere), or take "
+                "two parameters."
+            )
 
     def took(self, part: list[tuple[int, int]], wide: tuple[bool, ...]) -> None:
         """Note a part that is contracted, which must be one taken before, or share no position with those."""

@@ -14,6 +14,7 @@ from widelimit._precision import at_once
 from widelimit.fields import (
     Axes,
     Const,
+    Copies,
     Ew,
     Frozen,
     Joint,
@@ -33,6 +34,7 @@ from widelimit.fields import (
     UnknownLimitError,
     Vec,
     Windows,
+    copied,
 )
 from widelimit.trace._uses import Uses
 
@@ -52,7 +54,8 @@ class Weight:
 
     key: which parameter; axes: for each axis of the array, the parameter's own axis (None: a new axis of size 1);
     start, size: the part taken along each of the parameter's axes; wide: which of them are wide; scale: a factor;
-    uses: of the parameter, shared by all its parts; splits: which of its axes are seen as several, and their sizes.
+    uses: of the parameter, shared by all its parts; splits: which of its axes are seen as several, and their sizes;
+    flips: which of its axes are read backwards.
     """
 
     key: Any
@@ -65,13 +68,15 @@ class Weight:
     uses: Uses
     scale: Any = 1.0
     splits: tuple = ()
+    flips: frozenset[int] = frozenset()
 
     def split(self, position: int, sizes: tuple[int, ...], wide: tuple[bool, ...]) -> Weight:
         """The parameter with one axis of the array, whole, seen as several."""
         own = self.axes[position]
-        if own is None or self.size[own] != self.full[own]:
+        if own is None or self.size[own] != self.full[own] or own in self.flips:
             raise UnknownLimitError(
-                "a part of a parameter's axis is split into several axes. Remedy: give each part its own parameter."
+                "a part of a parameter's axis, or one that is reversed, is split into several axes. Remedy: give each "
+                "part its own parameter, and reverse axes after the split."
             )
 
         def spread(values, new):
@@ -84,7 +89,13 @@ class Weight:
             axes=(*axes[:position], *range(own, own + len(sizes)), *axes[position + 1 :]),
             start=spread(self.start, (0,) * len(sizes)), size=spread(self.size, sizes),
             full=spread(self.full, sizes), wide=spread(self.wide, wide), splits=(*self.splits, (own, sizes)),
+            flips=frozenset(a if a < own else a + more for a in self.flips),
         )  # fmt: skip
+
+    def flipped(self, position: int) -> Weight:
+        """The parameter with one finite axis of the array reversed: the value that it meets will be, in its place."""
+        own = self.axes[position]
+        return self if own is None else dataclasses.replace(self, flips=self.flips ^ {own})
 
     def of_one_head(self, position: int) -> Weight:
         """The parameter without one wide axis of the array: that of each head, alike and independent."""
@@ -104,6 +115,7 @@ class Weight:
         return dataclasses.replace(
             self, key=(self.key, "head", own), axes=tuple(axes), start=rest(self.start), size=rest(self.size),
             full=rest(self.full), wide=rest(self.wide), uses=self.uses.heads,
+            flips=frozenset(a if a < own else a - 1 for a in self.flips),
         )  # fmt: skip
 
     def taken_key(self):
@@ -164,12 +176,15 @@ class Heads:
 
 
 def rebuilt(node: Node, leaf: Callable[[Node], Node]) -> Node:
-    """The same function of other fields: `leaf` gives what stands for each constant, parameter, weight and loop."""
+    """The same function of other fields: `leaf` gives what stands for each constant, parameter, weight and loop.
+
+    Of groups of channels too: what moves channels moves them by groups.
+    """
 
     def again(x: Node) -> Node:
         return rebuilt(x, leaf)
 
-    if isinstance(node, Const | Vec | Noise | Mat | Loop | State):
+    if isinstance(node, Const | Vec | Noise | Mat | Loop | State | Copies):
         return leaf(node)
     if isinstance(node, Sum):
         return Sum([(c, again(x)) for c, x in node.terms])
@@ -210,6 +225,8 @@ def shifted(node: Node, by: int) -> Node:
             return Noise(x.key, x.first, x.second, x.shape, x.offset + by)
         if isinstance(x, Mat):
             return Mat(x.key, x.prior, x.child, x.n, x.contracted, x.free, x.rows, x.offset + by, x.own)
+        if isinstance(x, Copies):
+            return copied(shifted(x.child, by * x.count), x.count)
         if isinstance(x, Loop):
             return shifted(x.recurrence.unrolled(x.index, x.last), by)
         raise UnknownLimitError("channels of a value carried by a loop are cut apart inside it.")
@@ -278,12 +295,17 @@ def _places(weight: Weight) -> tuple | None:
     """Which entries along the parameter's finite axes; None: all of each."""
     finite = [a for a in range(len(weight.full)) if not weight.wide[a]]
     present = [a for a in finite if a in weight.axes]
-    if present == finite and all((weight.start[a], weight.size[a]) == (0, weight.full[a]) for a in finite):
+    if (
+        not weight.flips
+        and present == finite
+        and all((weight.start[a], weight.size[a]) == (0, weight.full[a]) for a in finite)
+    ):
         return None
     out = []
     for a in finite:
         shape = [weight.size[b] if b == a else 1 for b in present]
         entries = np.arange(weight.start[a], weight.start[a] + weight.size[a])
+        entries = entries[::-1] if a in weight.flips else entries
         out.append(entries.reshape(shape) if a in present else entries[0].reshape(shape))
     return tuple(out)
 
