@@ -7,6 +7,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from widelimit.duals._dual import Dual, Pair, Sides, deviation
 from widelimit.duals._mills import ROOT_TAU, bend, mills
@@ -43,11 +44,48 @@ def _parts(gamma, v1, v2, m, p):
     return w.near, relu + gamma * jnp.where(w.near, 1, -1) * facing + gamma**2 * crossed
 
 
+@functools.lru_cache(maxsize=2)
+def _orders(count: int) -> np.ndarray:
+    """Of n = 2, 3, ...: ``he_(n-2)(0)``, ``n - 1``, ``n (n - 1)``."""
+    hermite = [1.0, 0.0]
+    for j in range(1, count):
+        hermite.append(-hermite[j - 1] * (j / (j + 1)) ** 0.5)
+    n = np.arange(2.0, count)
+    return np.stack([hermite[: count - 2], n - 1, n * (n - 1)], axis=1)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _about_orthogonal(gamma, k, v1, v2):
+    """``E[phi phi] = sum_n a_n(v1) a_n(v2) rho^n``, and where it has all its digits: ``|rho| <= 1/2``.
+
+    By Stein's lemma ``sqrt(n (n-1)) a_n = v E[phi'' he_(n-2)]``, and ``c_j = E[e^(s z) 1(z < 0) he_j(z)]`` is
+    ``(s c_(j-1) - he_(j-1)(0)/sqrt(2 pi)) / sqrt(j)``; he_j: the Hermite polynomial over ``sqrt(j!)``.
+    """
+    s = [deviation(v) for v in (v1, v2)]
+    rho = k / jnp.where(s[0] * s[1] > 0, s[0] * s[1], 1)
+    inside = (jnp.abs(rho) <= 1 / 2) & (jnp.abs(rho) * jnp.maximum(*s) <= 1)
+    rho = jnp.where(inside, rho, 0)
+    halves = [1 / 2 + gamma * mills(x) / ROOT_TAU for x in s]  # E[phi']
+    start = _mean(gamma, v1) * _mean(gamma, v2) + k * halves[0] * halves[1]
+
+    def term(state, orders):
+        total, power, *tilted = state
+        even, j, both = orders
+        a = [x * ((1 - gamma) / ROOT_TAU * even + gamma * x * c) for x, c in zip(s, tilted, strict=True)]
+        tilted = [(x * c - even / ROOT_TAU) / jnp.sqrt(j) for x, c in zip(s, tilted, strict=True)]
+        return (total + a[0] * a[1] / both * power, power * rho, *tilted), None
+
+    orders = _orders(50 if k.dtype == jnp.float64 else 22)
+    first = (start, rho**2, *(mills(x) / ROOT_TAU for x in s))
+    return jax.lax.scan(term, first, jnp.asarray(orders, k.dtype))[0][0], inside
+
+
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _kernel(gamma, k, v1, v2, m, p):
     near, part = _parts(gamma, v1, v2, m, p)
     value = jnp.where(near, _parallel(gamma, v1, v2) - part, part)
-    return jnp.where((v1 > 0) & (v2 > 0), value, 0)
+    central, inside = _about_orthogonal(gamma, k, v1, v2)
+    return jnp.where((v1 > 0) & (v2 > 0), jnp.where(inside, central, value), 0)
 
 
 @_kernel.defjvp
@@ -108,7 +146,7 @@ class Elu(Dual):
     a and b the angles of the triangle of sides sqrt(v1), sqrt(v2) and S (polar coordinates; the first is Owen's T
     function, tilted).  ``E[phi phi]`` and its difference from rho = 1 are sums of such integrals with the first two
     terms of F in S left out, which cancel: it loses no digits where v is small.  Of v1 much smaller than v2 it loses
-    those of ``sqrt(v1/v2)``.
+    those of ``sqrt(v1/v2)``.  About ``k = 0``, where the sums would cancel, it is its Hermite series instead.
     """
 
     scale: float = 1.0

@@ -51,9 +51,26 @@ class _Side(NamedTuple):
 def _side(function, v, order: int) -> _Side:
     """The b_k are exact zeros where the function is odd or even."""
     dtype = jnp.result_type(v)
-    z, w, H = (jnp.asarray(a, dtype) for a in _rule(order, 0 if dtype == jnp.float64 else PANEL))
+    sigma, points = _points(v, order)
+    at_zero = derivative(function)(jnp.zeros((), dtype))
+    return _Side(*_coefficients(v, sigma, function(points), at_zero, order))
+
+
+def _arrays(dtype, order: int):
+    return (jnp.asarray(a, dtype) for a in _rule(order, 0 if dtype == jnp.float64 else PANEL))
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _points(v, order: int):
     sigma = deviation(v)
-    values = function(sigma[..., None, None, None] * z)
+    return sigma, sigma[..., None, None, None] * next(_arrays(jnp.result_type(v), order))
+
+
+@functools.partial(jax.jit, static_argnums=4)
+def _coefficients(v, sigma, values, at_zero, order: int):
+    """The fields of a `_Side` from the function's values at the points."""
+    dtype = jnp.result_type(v)
+    _, w, H = _arrays(dtype, order)
     right, left = values[..., 0, :, :], values[..., 1, :, :]
     halves = jnp.stack([right + left, right - left]) / 2  # the even and the odd part
     squares = jnp.einsum("q...pn,pn->q...p", halves**2, w).sum(-1)
@@ -64,9 +81,8 @@ def _side(function, v, order: int) -> _Side:
     # below the rounding of the sums that it is the difference of the defect is not known
     defect = squares * inverse**2 - (b**2).sum(0) - 8 * jnp.finfo(dtype).eps
     # by Stein's lemma E[phi'(u)] is the coefficient of order 1 over sqrt(v)
-    at_zero = derivative(function)(jnp.zeros((), dtype))
     slope = jnp.where(v > 0, b[0, 1] * root / jnp.where(v > 0, sigma, 1), at_zero)
-    return _Side(sigma, root, b, *jax.lax.stop_gradient((jnp.sqrt(jnp.maximum(defect, 0)), slope)))
+    return sigma, root, b, *jax.lax.stop_gradient((jnp.sqrt(jnp.maximum(defect, 0)), slope))
 
 
 def smooth_image(function, pair: Pair, order: int):
@@ -74,6 +90,11 @@ def smooth_image(function, pair: Pair, order: int):
     k, v1, v2, m, p = (jnp.asarray(a) for a in pair.with_gap()[:5])
     one = _side(function, v1, order)
     two = one if pair.v2 is pair.v1 else _side(function, v2, order)
+    return _image(k, v1, v2, m, p, one, two)
+
+
+@jax.jit
+def _image(k, v1, v2, m, p, one: _Side, two: _Side):
     s, size = one.sigma * two.sigma, one.root * two.root
     positive = s > 0
     inverse = 1 / jnp.where(positive, s, jnp.inf)
@@ -121,13 +142,17 @@ def smooth_kernel(function, pair: Pair, order: int):
     v1, v2 = jnp.asarray(pair.v1), jnp.asarray(pair.v2)
     one = _side(function, v1, order)
     two = one if pair.v2 is pair.v1 else _side(function, v2, order)
+    return _kernel(pair.k, one, two)
+
+
+@jax.jit
+def _kernel(k, one: _Side, two: _Side):
     s = one.sigma * two.sigma
-    rho = jnp.clip(pair.k / jnp.where(s > 0, s, jnp.inf), -1, 1)
+    rho = jnp.clip(k / jnp.where(s > 0, s, jnp.inf), -1, 1)
     total = _power_series(rho, one.b, two.b, one.tail, two.tail)
     return one.root * two.root * total
 
 
-@jax.jit
 def _power_series(rho, b1, b2, tail1, tail2):
     def step(total, terms):
         (e1, o1), (e2, o2) = terms
