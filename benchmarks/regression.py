@@ -160,6 +160,10 @@ def sequences(options) -> None:
     positions = nn.PositionalEmbedding(0.3, decay=0.1)
     networks = {
         "last state of an RNN": (nn.Sequential(nn.RNN(128, b_std=0.1, last=True), nn.Dense(1)), X[..., None]),
+        "mean state of an RNN": (
+            nn.Sequential(nn.RNN(128, b_std=0.1), nn.GlobalAvgPool(), nn.Dense(1)),
+            X[..., None],
+        ),
         "transformer": (
             nn.Sequential(nn.Dense(128), positions, *nn.transformer(1).layers),
             X.reshape(len(X), -1, 4),  # windows of four steps

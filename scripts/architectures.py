@@ -175,6 +175,21 @@ def heads(p, x):
     return jax.nn.relu(jnp.einsum("hts,hsd,hdc->tc", weight, v, p["O"])).mean(0) @ p["v"]
 
 
+def gates_in_groups(p, x):
+    """Pairs of channels, one the gate of the other, and a matrix for each group of four."""
+    h = (x @ p["A"]).reshape(*x.shape[:-1], -1, 2)
+    h = (jax.nn.sigmoid(h[..., 0]) * h[..., 1]) @ p["B"]
+    h = jnp.einsum("gk,gkl->gl", h.reshape(-1, 4), p["G"]).reshape(-1)
+    return jax.nn.relu(h) @ p["v"]
+
+
+def group_norm_of_eight(p, x):
+    """Normalised in groups of eight channels, whatever the width."""
+    h = (x @ p["A"]).reshape(-1, 8)
+    h = (h - h.mean(-1, keepdims=True)) * lax.rsqrt(h.var(-1, keepdims=True) + 0.1)
+    return jax.nn.relu(jax.nn.relu(h.reshape(-1)) @ p["B"]) @ p["v"]
+
+
 def lstm(p, x):
     h = cell = jnp.zeros(p["v"].shape)
     for t in range(2):
@@ -208,6 +223,9 @@ def _functions() -> list[Row]:
     def attention(n):
         return weights(n, A=(4, n), Q=(2, n, n), K=(2, n, n), V=(2, n, n), O=(2, n, n), v=(n,))
 
+    def pairs(n):
+        return {"G": NORM((n // 4, 4, 4), 0.5), **weights(n, A=(6, 2 * n), B=(n, n), v=(n,))}
+
     functions = {
         "embedding, positions": (embedding, tokens, TOKENS),
         "SwiGLU residual": (swiglu, lambda n: {**square(n), **weights(n, C=(n, n), D=(n, n))}, VECTORS),
@@ -219,6 +237,8 @@ def _functions() -> list[Row]:
         "layers by scan": (layers_scanned, lambda n: {**square(n), **weights(n, B=(3, n, n))}, VECTORS),
         "cumulative and masked sums, slices": (running_sums, sequence, SEQUENCES),
         "two heads by einsum": (heads, attention, SEQUENCES),
+        "gates in pairs, matrices of groups": (gates_in_groups, pairs, VECTORS),
+        "normalised in groups of 8": (group_norm_of_eight, square, VECTORS),
         "lstm, 2 steps": (lstm, lambda n: weights(n, U=(4, 4, n), W=(4, n, n), v=(n,)), SEQUENCES),
         "graph, mean of neighbours": (graph_attention, lambda n: weights(n, A=(3, n), B=(n, n), v=(n,)), GRAPHS),
     }
