@@ -20,7 +20,7 @@ def test_flattened_networks_ask_for_equal_positions():
 
 
 def test_pooled_networks_ask_for_pairs():
-    flat, pooled = (convolutional(end).plan(shape=(6, 5, 3)) for end in (nn.Flatten(), nn.GlobalAvgPool()))
+    flat, pooled = (convolutional(end).plan((6, 5, 3)) for end in (nn.Flatten(), nn.GlobalAvgPool()))
     assert max(pooled.pairs) == 30**2
     assert pooled.operations > 5 * flat.operations and pooled.bytes > 5 * flat.bytes
 

@@ -196,22 +196,27 @@ class Limit:
         """Operations and bytes that both kernels of one pair take, read off before anything runs.
 
         Networks that end in `Flatten` ask for equal positions of the two inputs only, pooled ones for pairs of
-        positions; both are counted.  x: an example, or shape: that of one (an array of floating-point numbers).
-        Raises ValueError if neither is given.
+        positions; both are counted.  x: an example, or shape: that of one (an array of floating-point numbers), also
+        as the first argument.  Raises ValueError if neither is given.
         """
-        if x is None and shape is None:
-            raise ValueError("plan: give an example x, or the shape of one.")
-        example = as_example(x) if x is not None else np.ones(shape, np.float32)  # type: ignore[arg-type]
-        example = floating(example) if self._module else example
+        example = self._example("plan", x, shape)
         example = described(in_one_precision(jax.tree.map(_single, example))[0])
         return plan_of(self._at(example), ("nngp", "ntk"), example)
 
-    def explain(self, x=None, shape: tuple[int, ...] | None = None) -> str:
-        """A table of the program: each parameter's law, each line's kind of node, and what is approximate."""
+    def _example(self, name: str, x, shape):
+        if isinstance(x, tuple) and all(isinstance(size, int) for size in x):
+            x, shape = None, x  # an example of several parts has arrays
         if x is None and shape is None:
-            raise ValueError("explain: give an example x, or the shape of one.")
+            raise ValueError(f"{name}: give an example x, or the shape of one.")
         example = as_example(x) if x is not None else np.ones(shape)  # type: ignore[arg-type]
-        example = floating(example) if self._module else example
+        return floating(example) if self._module else example
+
+    def explain(self, x=None, shape: tuple[int, ...] | None = None) -> str:
+        """A table of the program: each parameter's law, each line's kind of node, and what is approximate.
+
+        x: an example, or shape: that of one, also as the first argument.  Raises ValueError if neither is given.
+        """
+        example = self._example("explain", x, shape)
         log: list = []
         with enable_x64():
             program = self._at(described(example))
