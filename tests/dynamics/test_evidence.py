@@ -149,6 +149,61 @@ def test_variances_alone(problem):
         wl.posterior(K[:5, :5], Y[:5], **{**blocks, "nngp_test_test": np.ones(3)})
 
 
+def _in_blocks(matrix, outputs=2):
+    """(n outputs, m outputs) as (n, m, outputs, outputs)."""
+    n, m = (size // outputs for size in matrix.shape)
+    return matrix.reshape(n, outputs, m, outputs).transpose(0, 2, 1, 3)
+
+
+def test_outputs_that_are_coupled(float64):
+    """Blocks of outputs are one process of points times outputs; with a point all its outputs are left out."""
+    rng = np.random.default_rng(1)
+    root = rng.normal(size=(14, 16))
+    K, Y = root @ root.T / 10, rng.normal(size=(7, 2))
+    a, b = slice(0, 10), slice(10, 14)
+    test = {"nngp_test": _in_blocks(K[b, a]), "nngp_test_test": _in_blocks(K[b, b])}
+    law = wl.posterior(_in_blocks(K[a, a]), Y[:5], **test, ridge=0.3)
+    flat = wl.posterior(K[a, a], Y[:5].reshape(-1), nngp_test=K[b, a], nngp_test_test=K[b, b], ridge=0.3)
+    np.testing.assert_allclose(law.mean, flat.mean.reshape(2, 2), atol=1e-12)
+    np.testing.assert_allclose(law.covariance, _in_blocks(flat.covariance), atol=1e-12)
+    np.testing.assert_allclose(law.variance, flat.variance.reshape(2, 2), atol=1e-12)
+    alone = {**test, "nngp_test_test": np.stack([_in_blocks(K)[i, i] for i in (5, 6)])}
+    short = wl.posterior(_in_blocks(K[a, a]), Y[:5], **alone, ridge=0.3)
+    np.testing.assert_allclose(short.variance, law.variance, atol=1e-12)
+    relative = wl.posterior(_in_blocks(K[a, a]), Y[:5], **test, ridge=0.3 / np.mean(np.diag(K)[a]), ridge_relative=True)
+    np.testing.assert_allclose(relative.mean, law.mean, atol=1e-12)
+
+    blocks = _in_blocks(K)
+    evidence = multivariate_normal(np.zeros(14), K + 0.3 * np.eye(14)).logpdf(Y.reshape(-1))
+    np.testing.assert_allclose(wl.log_marginal_likelihood(blocks, Y, ridge=0.3), evidence, rtol=1e-12)
+    out, density = wl.leave_one_out(blocks, Y, ridge=0.3), 0.0
+    for i in range(7):
+        rest = np.delete(np.arange(7), i)
+        own = {"nngp_test": blocks[[i]][:, rest], "nngp_test_test": blocks[[i]][:, [i]]}
+        law = wl.posterior(blocks[np.ix_(rest, rest)], Y[rest], **own, ridge=0.3)
+        covariance = law.covariance[0, 0] + 0.3 * np.eye(2)
+        np.testing.assert_allclose(out.mean[i], law.mean[0], atol=1e-12)
+        np.testing.assert_allclose(out.variance[i], covariance, atol=1e-12)
+        density += multivariate_normal(law.mean[0], covariance).logpdf(Y[i])
+    np.testing.assert_allclose(out.log_likelihood, density, rtol=1e-12)
+    slope = jax.grad(lambda s: wl.log_marginal_likelihood(s * jnp.asarray(blocks), Y, ridge=0.3))(1.0)
+    ends = [wl.log_marginal_likelihood(s * blocks, Y, ridge=0.3) for s in (1 - 1e-5, 1 + 1e-5)]
+    np.testing.assert_allclose(slope, (ends[1] - ends[0]) / 2e-5, rtol=1e-6)
+
+
+def test_blocks_that_do_not_fit():
+    K = np.ones((3, 3, 2, 2))
+    test = {"nngp_test": np.ones((1, 3, 2, 2)), "nngp_test_test": np.ones((1, 2, 2))}
+    with pytest.raises(ValueError, match=r"Y must have shape \(3, 2\)"):
+        wl.posterior(K, np.ones(3), **test)
+    with pytest.raises(ValueError, match=r"nngp_test must have shape .* with blocks of 2 outputs"):
+        wl.posterior(K, np.ones((3, 2)), **{**test, "nngp_test": np.ones((1, 3))}, ridge=1.0)
+    with pytest.raises(ValueError, match="nngp with blocks"):
+        wl.posterior(K[:, :2], np.ones((3, 2)), **test)
+    with pytest.raises(ValueError, match="with blocks"):
+        wl.leave_one_out(K, np.ones((3, 3)))
+
+
 @pytest.mark.parametrize("function", [wl.log_marginal_likelihood, wl.leave_one_out])
 def test_bad_input(problem, function):
     K, Y = problem

@@ -94,17 +94,14 @@ def ntk_ensemble(
     if between is None:
         K, K_xX = (np.kron(k, np.eye(outputs)) for k in (K, K_xX))
         K_xx = K_xx[:, None, None] * np.eye(outputs) if alone else np.kron(K_xx, np.eye(outputs))
-    covariance = _trained(A, K, K_xX, K_xx)
-    if not alone:
-        covariance = covariance.reshape(m, outputs, m, outputs).swapaxes(1, 2)
-    return _packed(mean, covariance[..., 0, 0] if targets.ndim == 1 else covariance, ntk, Y)
+    return _packed(mean, _in_blocks(_trained(A, K, K_xX, K_xx), outputs, targets), ntk, Y)
 
 
 def posterior(
-    nngp: Float[ArrayLike, "n n"],
+    nngp: Float[ArrayLike, "n n ..."],
     Y: Float[ArrayLike, "n ..."],
     *,
-    nngp_test: Float[ArrayLike, "m n"],
+    nngp_test: Float[ArrayLike, "m n ..."],
     nngp_test_test: Float[ArrayLike, "m ..."],
     ridge: float = 0.0,
     ridge_relative: bool = False,
@@ -115,25 +112,37 @@ def posterior(
 
     ridge: the variance of the noise on the targets (times the mean of K's diagonal if `ridge_relative`); the covariance
     is that of the noise-free function.  nngp: (n, n); Y: (n,) or (n, outputs); nngp_test: (m, n), test by training;
-    nngp_test_test: (m, m), or its diagonal (m,) for variances alone.  With the NTK in place of the NNGP this is the
-    NTK-GP (the law of networks that learn their distance from a random function too), with ``K = phi phi^T`` Bayesian
-    ridge regression on features phi.  Raises ValueError for shapes that do not fit, NaN or infinity; a
-    SingularGramWarning as in `flow`.  Source: Rasmussen & Williams 2006, eq. 2.23-2.24; Lee et al. 2018, eq. 9; He et
-    al. 2020 (NTK-GP).
+    nngp_test_test: (m, m), or its diagonal (m,) for variances alone.  Kernels with blocks of outputs, (n, n, outputs,
+    outputs), (m, n, outputs, outputs) and (m, m, outputs, outputs) or (m, outputs, outputs), couple the outputs.  With
+    the NTK in place of the NNGP this is the NTK-GP (the law of networks that learn their distance from a random
+    function too), with ``K = phi phi^T`` Bayesian ridge regression on features phi.  Raises ValueError for shapes that
+    do not fit, NaN or infinity; a SingularGramWarning as in `flow`.  Source: Rasmussen & Williams 2006, eq. 2.23-2.24;
+    Lee et al. 2018, eq. 9; He et al. 2020 (NTK-GP).
     """
-    found = spectrum(nngp, name="nngp", ridge=ridge_of(nngp, ridge, ridge_relative))
-    n, m = len(found.lam), np.shape(nngp_test)[0]
-    K_xX = _matrix(nngp_test, "nngp_test", m, n, None)
-    K_xx = _matrix(nngp_test_test, "nngp_test_test", m, None if np.ndim(nngp_test_test) == 1 else m, None)
-    Y_array = np.asarray(Y, np.float64)
-    if Y_array.ndim not in (1, 2) or len(Y_array) != n:
-        raise ValueError(f"Y must have shape ({n},) or ({n}, outputs), and has {Y_array.shape}.")
+    blocks = np.ndim(nngp) == 4
+    if blocks and (np.shape(nngp)[0] != np.shape(nngp)[1] or np.shape(nngp)[2] != np.shape(nngp)[3]):
+        raise ValueError(f"nngp with blocks of outputs must have shape (n, n, outputs, outputs), not {np.shape(nngp)}.")
+    n, m, targets = np.shape(nngp)[0], np.shape(nngp_test)[0], np.asarray(Y, np.float64)
+    outputs = np.shape(nngp)[2] if blocks else None
+    if not blocks and (targets.ndim not in (1, 2) or len(targets) != n):
+        raise ValueError(f"Y must have shape ({n},) or ({n}, outputs), and has {targets.shape}.")
+    if blocks and targets.shape not in ((n, outputs), *([(n,)] if outputs == 1 else [])):
+        raise ValueError(f"Y must have shape ({n}, {outputs}), as nngp has blocks, and has {targets.shape}.")
+    K = nngp if outputs is None else flattened(np.asarray(nngp))  # in its precision
+    found = spectrum(K, name="nngp", ridge=ridge_of(K, ridge, ridge_relative))
+    K_xX = _matrix(nngp_test, "nngp_test", m, n, outputs)
+    alone = np.ndim(nngp_test_test) == (3 if blocks else 1)
+    K_xx = _matrix(nngp_test_test, "nngp_test_test", m, None if alone else m, outputs)
 
     def inverse(lam):
         return np.where(lam > 0, 1 / np.where(lam > 0, lam, 1), 0)
 
     A = found.apply(inverse, K_xX.T).T
-    return _packed(A @ Y_array, _symmetric(K_xx - _product(A, K_xX, K_xx)), nngp, Y)
+    mean = A @ (targets.reshape(-1) if blocks else targets)
+    covariance = _symmetric(K_xx - _product(A, K_xX, K_xx))
+    if blocks:
+        mean, covariance = mean.reshape(m, *targets.shape[1:]), _in_blocks(covariance, outputs, targets)
+    return _packed(mean, covariance, nngp, Y)
 
 
 def _matrix(kernel, name, rows, columns, outputs) -> np.ndarray:
@@ -145,6 +154,13 @@ def _matrix(kernel, name, rows, columns, outputs) -> np.ndarray:
         blocks = "" if outputs is None else f", with blocks of {outputs} outputs"
         raise ValueError(f"{name} must have shape {shape}{blocks}, not {kernel.shape}.")
     return flattened(kernel) if kernel.ndim == 4 else kernel
+
+
+def _in_blocks(covariance, outputs, targets):
+    """Of points times outputs as (m, m, outputs, outputs); of points alone as it is; no blocks for targets (n,)."""
+    if covariance.ndim == 2:
+        covariance = covariance.reshape(-1, outputs, covariance.shape[0] // outputs, outputs).swapaxes(1, 2)
+    return covariance[..., 0, 0] if targets.ndim == 1 else covariance
 
 
 def _trained(A, K, K_xX, K_xx) -> np.ndarray:
