@@ -57,7 +57,8 @@ class Programs:
 
     def __init__(self, f: Callable, loss_of: Callable, outputs: int):
         self._f, self._loss_of, self._outputs = f, loss_of, outputs
-        self.advance, self.observe = jax.jit(self._advanced), jax.jit(self._observed)
+        self._looped, self._stepped = jax.jit(self._many_steps), jax.jit(self._one_step)
+        self.observe = jax.jit(self._observed)
         self.total, self.slopes = jax.jit(self._total), jax.jit(self._slopes)
         self.curved, self.root, self.residual = jax.jit(self._curved), jax.jit(self._root), jax.jit(self._residual)
         self.single, self.features = jax.jit(self._single), jax.jit(self._features)
@@ -76,14 +77,30 @@ class Programs:
     def _slopes(self, f, Y, scale):
         return jax.vmap(jax.grad(self.one_loss))(f, Y) * scale
 
-    def _advanced(self, params, moved, extremes, start, X, Y, steps, rate, alpha, centre, scale):
+    def advance(self, params, moved, extremes, start, X, Y, steps: int, *numbers):
         """`steps` steps of both; moved: parameters of the linearisation less start; extremes: the largest and smallest
-        loss so far, and by what factor it has been above the smallest before.
+        loss so far, and by what factor it has been above the smallest before; numbers: rate, alpha, centre, scale.
         """
+        state = params, moved, extremes
+        # in a loop XLA compiles the derivatives of convolutions to code that is up to 100 times slower on a CPU
+        if jax.default_backend() != "cpu" or "conv_general_dilated" not in str(jax.make_jaxpr(self.raw)(params, X)):
+            return self._looped(state, start, X, Y, steps, numbers)
+        for _ in range(steps):
+            state = self._stepped(state, start, X, Y, numbers)
+        return state
+
+    def _many_steps(self, state, start, X, Y, steps, numbers):
+        step = self._step(start, X, Y, *numbers)
+        return jax.lax.fori_loop(0, steps, lambda _, state: step(state), state)
+
+    def _one_step(self, state, start, X, Y, numbers):
+        return self._step(start, X, Y, *numbers)(state)
+
+    def _step(self, start, X, Y, rate, alpha, centre, scale):
         f0, push = jax.linearize(lambda p: self.raw(p, X), start)
         pull = jax.linear_transpose(push, start)
 
-        def step(_, state):
+        def step(state):
             params, moved, (peak, low, rise) = state
             f, back = jax.vjp(lambda p: self.raw(p, X), params)
             read, linear = alpha * (f - centre * f0), alpha * (f0 + push(moved) - centre * f0)
@@ -94,7 +111,7 @@ class Programs:
             moved = jax.tree.map(jnp.add, moved, pull(down * self._slopes(linear, Y, scale))[0])
             return params, moved, extremes
 
-        return jax.lax.fori_loop(0, steps, step, (params, moved, extremes))
+        return step
 
     def _observed(self, params, moved, start, X, X_test, alpha, centre) -> Outputs:
         found = []

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from widelimit._precision import exact_products
+from widelimit.empirical._convolutions import by_products
 
 __all__ = ["Applied", "batches", "examples_at_once", "scaled"]
 
@@ -39,7 +40,8 @@ class Applied(NamedTuple):
     def product(self, leaves: Sequence[Any], rates: Sequence[Any], x1, x2, v: jax.Array, batch: int) -> jax.Array:
         """v: (n2, ...) as above, with any further axes, each of which is a product of its own."""
         with exact_products():
-            of = functools.partial(self._of_one, leaves, rates, x1, x2, batch)
+            plain = self._replace(f=by_products(self.f), other=by_products(self.other))
+            of = functools.partial(plain._of_one, leaves, rates, x1, x2, batch)
             inner = 1 + (self.output in ("full", "diag"))
             columns = v.reshape(*v.shape[:inner], -1)
             each = jnp.moveaxis(columns, -1, 0)
@@ -67,10 +69,11 @@ class Applied(NamedTuple):
     def diagonal(self, leaves: Sequence[Any], rates: Sequence[Any], x, batch: int) -> jax.Array:
         """``K_ii``, (n,), or (n, O), each output with itself, for "diag" and "full"."""
         outputs = _outputs(self.f, leaves, x)
+        f, other = by_products(self.f), by_products(self.other)
 
         def of_example(x):
-            out, pull = _vjp(self.f, leaves, rates, x)
-            _, pull_other = _vjp(self.other, leaves, rates, x)
+            out, pull = _vjp(f, leaves, rates, x)
+            _, pull_other = _vjp(other, leaves, rates, x)
 
             def of_output(o):
                 e = (jnp.arange(outputs) == o).astype(out.dtype)

@@ -15,6 +15,7 @@ import numpy as np
 from widelimit._examples import as_example, holds_jax, in_double, in_one_precision
 from widelimit._precision import enable_x64, exact_products, is_traced
 from widelimit.empirical._applied import batches, examples_at_once, scaled
+from widelimit.empirical._convolutions import by_products
 from widelimit.empirical._ntk import flat_function
 from widelimit.empirical._parameters import check_parameters, leaves_of, weights_of
 
@@ -112,12 +113,14 @@ def _along_all(flat, batch: int, together: int, features: int, kind: str, leaves
             given[i] = a
         return flat(given, example)
 
+    plain = by_products(of_chosen)
+
     def along(r):
         drawn = [_direction(jax.random.fold_in(jax.random.fold_in(key, r), i), leaves[i], kind) for i in counted]
         tangent = scaled(drawn, roots)
 
         def of_batch(part):
-            outputs = lambda chosen: jax.vmap(of_chosen, (None, 0))(chosen, part)  # noqa: E731
+            outputs = lambda chosen: jax.vmap(plain, (None, 0))(chosen, part)  # noqa: E731
             return jax.jvp(outputs, ([leaves[i] for i in counted],), (tangent,))[1]
 
         return jax.lax.map(of_batch, whole)

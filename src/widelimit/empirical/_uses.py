@@ -24,7 +24,7 @@ from jax import lax
 from jax.core import Tracer
 from jax.extend import core as jex_core
 
-__all__ = ["Layer", "Layout", "Shared", "Shift", "View", "outputs", "uses_of"]
+__all__ = ["Layer", "Layout", "Shared", "Shift", "View", "applied", "outputs", "uses_of"]
 
 # A program inside the equation is run as part of this one.
 _INLINED = {"jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint"}
@@ -133,7 +133,7 @@ def outputs(closed: jex_core.ClosedJaxpr, arguments: Sequence[Any], use: Callabl
 def _equation(jaxpr, eqn, values, use) -> list:
     name = eqn.primitive.name
     if not any(isinstance(v, View | Output) for v in values):
-        return _applied(jaxpr, eqn, values)
+        return applied(jaxpr, eqn, values)
     if name in _INLINED:
         inner = eqn.params.get("jaxpr", eqn.params.get("call_jaxpr"))
         inner = inner if isinstance(inner, jex_core.ClosedJaxpr) else jex_core.ClosedJaxpr(inner, ())
@@ -149,7 +149,7 @@ def _equation(jaxpr, eqn, values, use) -> list:
     for v in values:
         if isinstance(v, View):
             use(v, shift)
-    return _applied(jaxpr, eqn, plain)
+    return applied(jaxpr, eqn, plain)
 
 
 def _shift(name, values) -> Shift | None:
@@ -177,7 +177,7 @@ def _entries(steps: tuple, array) -> np.ndarray:
     return np.asarray(entries)
 
 
-def _applied(jaxpr, eqn, values) -> list:
+def applied(jaxpr, eqn, values) -> list:
     """The equation by itself; one with functions inside as a program of one equation, which keeps their rules."""
     if not _holds_programs(eqn.params):
         return _bound(eqn, values)

@@ -1,0 +1,102 @@
+"""Functions whose convolutions are sums of products of matrices, for loops on a CPU.
+
+In the body of a loop XLA compiles the derivatives of convolutions, and convolutions of channels-first images, to code
+that is up to 100 times slower on a CPU (jax 0.10.2).  Products of matrices are fast everywhere:
+
+    y[n, i, j, o] = sum over offsets (a, b) of  x[n, i s + a d, j s + b d, :] . W[a, b, :, o].
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.extend.core import Literal
+
+from widelimit.empirical._uses import applied
+
+__all__ = ["by_products"]
+
+_OFFSETS = 49  # of a filter, up to which its terms are written out
+_CALLS = {"jit", "pjit", "closed_call", "core_call", "checkpoint", "remat2"}  # not those with derivatives of their own
+
+
+def by_products(f: Callable) -> Callable:
+    """f itself, or, on a CPU, the same function without convolutions, to rounding; of arrays and pytrees of them."""
+    if jax.default_backend() != "cpu":
+        return f
+
+    def g(*arguments):
+        closed, shape = jax.make_jaxpr(f, return_shape=True)(*arguments)
+        if not _convolves(closed.jaxpr):
+            return f(*arguments)
+        found = _evaluated(closed.jaxpr, closed.consts, jax.tree.leaves(arguments))
+        return jax.tree.unflatten(jax.tree.structure(shape), found)
+
+    return g
+
+
+def _inner(eqn):
+    """The program of a call that may be written out in its place."""
+    if eqn.primitive.name not in _CALLS:
+        return None
+    inner = [v for v in eqn.params.values() if hasattr(v, "eqns") or hasattr(v, "jaxpr")]
+    return inner[0] if len(inner) == 1 else None
+
+
+def _convolves(jaxpr) -> bool:
+    def one(eqn):
+        inner = _inner(eqn)
+        if inner is not None:
+            return _convolves(getattr(inner, "jaxpr", inner))
+        return eqn.primitive.name == "conv_general_dilated" and _written_out(eqn)
+
+    return any(map(one, jaxpr.eqns))
+
+
+def _written_out(eqn) -> bool:
+    p = eqn.params
+    window = [eqn.invars[1].aval.shape[i] for i in p["dimension_numbers"].rhs_spec[2:]]
+    plain = p["batch_group_count"] == 1 and all(d == 1 for d in p["lhs_dilation"])
+    return plain and min(map(min, p["padding"]), default=0) >= 0 and math.prod(window) <= _OFFSETS
+
+
+def _evaluated(jaxpr, consts, values) -> list[Any]:
+    known = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *values], strict=True))
+    for eqn in jaxpr.eqns:
+        given = [v.val if isinstance(v, Literal) else known[v] for v in eqn.invars]
+        inner = _inner(eqn)
+        if eqn.primitive.name == "conv_general_dilated" and _written_out(eqn):
+            out = [_convolution(*given, eqn.params, eqn.outvars[0].aval)]
+        elif inner is not None and _convolves(getattr(inner, "jaxpr", inner)):
+            out = _evaluated(getattr(inner, "jaxpr", inner), getattr(inner, "consts", ()), given)
+        else:
+            out = applied(jaxpr, eqn, given)
+        known |= dict(zip(eqn.outvars, out, strict=True))
+    return [v.val if isinstance(v, Literal) else known[v] for v in jaxpr.outvars]
+
+
+def _convolution(x, W, p, out):
+    dims, groups = p["dimension_numbers"], p["feature_group_count"]
+    x = jnp.transpose(x, (dims.lhs_spec[0], *dims.lhs_spec[2:], dims.lhs_spec[1]))  # channels last
+    W = jnp.transpose(W, (*dims.rhs_spec[2:], dims.rhs_spec[1], dims.rhs_spec[0]))
+    x = jnp.pad(x, [(0, 0), *p["padding"], (0, 0)])
+    sizes, rank = [out.shape[i] for i in dims.out_spec[2:]], len(p["padding"])
+    x = x.reshape(*x.shape[:-1], groups, -1)
+    W = W.reshape(*W.shape[:-1], groups, -1)
+    total: Any = 0.0
+    for offset in itertools.product(*map(range, W.shape[:rank])):
+        starts = [a * d for a, d in zip(offset, p["rhs_dilation"], strict=True)]
+        ends = [b + (n - 1) * s + 1 for b, n, s in zip(starts, sizes, p["window_strides"], strict=True)]
+        part = lax.slice(
+            x, [0, *starts, 0, 0], [x.shape[0], *ends, *x.shape[-2:]], [1, *p["window_strides"], 1, 1]
+        )  # fmt: skip
+        total = total + jnp.einsum("...gc,cgo->...go", part, W[offset], precision=p["precision"])
+    total = total.reshape(*total.shape[:-2], -1)
+    order = [dims.out_spec.index(i) for i in range(rank + 2)]  # of (batch, channels, positions)
+    return jnp.moveaxis(total, -1, 1).transpose(order)
