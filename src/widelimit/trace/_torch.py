@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from widelimit.fields import Prior, UnknownLimitError
-from widelimit.trace import _aten_axes, _aten_networks
+from widelimit.trace import _aten_axes, _aten_indices, _aten_networks, _aten_numerics, _aten_order, _aten_resizing
 from widelimit.trace._aten import ATEN, run
 from widelimit.trace._prior import Normal
 from widelimit.trace._program import Program
@@ -27,7 +27,8 @@ from widelimit.trace._torch_laws import Law, check_values, watch
 
 __all__ = ["TorchBuilder", "check_mode", "needs_width_only", "tensors_of"]
 
-_RULE_FILES = (_aten_axes, _aten_networks)  # importing them registers the rules
+# importing them registers the rules
+_RULE_FILES = (_aten_axes, _aten_indices, _aten_networks, _aten_numerics, _aten_order, _aten_resizing)
 
 # Three points tell what is affine from what is not; multiples of 2^5 and 3 for heads and groups.
 _READ = (96, 192, 288)
