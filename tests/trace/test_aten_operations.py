@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import jax
 import numpy as np
 import pytest
 
 import widelimit as wl
+from widelimit.fields import UnknownLimitError
 
 torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
@@ -57,7 +59,7 @@ def sampled(mode, beyond, aligned):
 
 def cut_by_maxima(h):
     values, places = F.max_pool2d(h.reshape(-1, 1, 2, 6), 2, return_indices=True)
-    return F.max_unpool2d(values, places, 2)
+    return F.max_unpool2d(values, places, [2, 2])
 
 
 ZERO, FIXED = torch.tensor([0]), torch.tensor([[0, 3, 3, 1]])
@@ -127,7 +129,9 @@ OPERATIONS = {
     "functions": [
         lambda h: torch.fmod(h, 0.5) + torch.fmod(h, h.flip(1)) + torch.fmod(2 * h, -0.3),
         lambda h: torch.erfinv(0.9 * h) + torch.special.ndtri(h.sigmoid()) + torch.special.log_ndtr(3 * h),
-        lambda h: torch.lgamma(h.abs() + 1) + torch.digamma(h + 10) + torch.polygamma(2, h + 2),  # PyTorch's own trigamma: 1e-8 off near 1
+        lambda h: (
+            torch.lgamma(h.abs() + 1) + torch.digamma(h + 10) + torch.polygamma(2, h + 2)
+        ),  # far from 0: PyTorch's trigamma is off by 1e-8
         lambda h: torch.hypot(h, h + 2) + torch.fmin(h, h.flip(1)) + torch.fmax(h, 0 * h) + h.copysign(h.flip(1)),
         lambda h: torch.special.i0(h) + torch.special.i0e(h) + torch.special.i1(h) + torch.special.i1e(h),
         lambda h: torch.special.entr(h.abs()) + torch.special.xlog1py(h, h.abs()) + torch.ldexp(h, torch.tensor(2)),
@@ -186,7 +190,9 @@ OPERATIONS = {
         *[sampled("bicubic", beyond, True) for beyond in ("zeros", "border", "reflection")],
         sampled("bilinear", "reflection", True),
         sampled("nearest", "zeros", False),
-        lambda h: F.grid_sample(image(h), F.affine_grid(h[:, :6].reshape(-1, 2, 3), (1, 1, 2, 2), False), align_corners=False),
+        lambda h: F.grid_sample(
+            image(h), F.affine_grid(h[:, :6].reshape(-1, 2, 3), [1, 1, 2, 2], False), align_corners=False
+        ),
         lambda h: F.grid_sample(h.reshape(-1, 1, 2, 2, 3), points((1, 2, 1, 2, 3)), align_corners=False),
     ],
 }
@@ -220,3 +226,141 @@ def test_values_and_kernels_are_those_of_pytorch(name, float64):
     ntk = np.asarray(wl.gram(wl.empirical_ntk(module, output="full"), x))
     ntk = ntk.reshape(2, len(places), 2, len(places)).swapaxes(1, 2) if ntk.ndim != 4 else ntk
     np.testing.assert_allclose(ntk, exact, rtol=1e-8, atol=1e-10, err_msg=worst(ntk, exact, places))
+
+
+TIES = {
+    "max": lambda h: h.amax(1, keepdim=True) + 2 * h.amin(1, keepdim=True) + h.max() * h.min(),
+    "max of an axis": lambda h: torch.stack([h.max(1).values, h.min(1).values], 1),
+    "running": lambda h: torch.cat([h.cummax(1).values, h.cummin(1).values], 1),
+    "sort": lambda h: torch.cat([h.sort(dim=1, stable=True)[0], h.sort(dim=1, descending=True, stable=True)[0]], 1),
+    "median of all": lambda h: h.median()[None, None],
+    "scatter": lambda h: torch.cat([reduced(r, own)(h) for r in ("amax", "amin") for own in (True, False)], 1),
+    "pool": lambda h: F.adaptive_max_pool2d(image(h), 2),
+    "distance": lambda h: torch.cdist(h.reshape(-1, 6, 2), h.reshape(-1, 6, 2)),
+    "norm": lambda h: F.normalize(h[:, ::2] - h[:, 1::2]) + (h[:, 0] - h[:, 1]).std(0, correction=0),
+}
+
+
+@pytest.mark.parametrize("name", TIES)
+def test_ties_share_the_gradient_as_in_pytorch(name, float64):
+    """Every entry of the hidden layer twice, with different weights: the same values, other gradients."""
+    torch.manual_seed(0)
+    module = Applied([TIES[name]]).double()
+    with torch.no_grad():
+        module.first.weight[1::2] = module.first.weight[::2]
+        module.first.bias[1::2] = module.first.bias[::2]
+    x = np.random.default_rng(0).normal(size=(2, 5))
+    jacobians = np.stack([jacobian(module, one)[1] for one in x])
+    ntk = np.asarray(wl.gram(wl.empirical_ntk(module, output="full"), x))
+    exact = np.einsum("aop,bqp->aboq", jacobians, jacobians)
+    assert np.abs(exact).max() > 0.1 and np.isfinite(exact).all()
+    np.testing.assert_allclose(ntk.reshape(exact.shape), exact, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize(
+    ("operation", "function", "why"),
+    [
+        ("rand", lambda h: h * torch.rand(12), "random numbers"),
+        ("randn_like", lambda h: h + torch.randn_like(h), "random numbers"),
+        ("masked_select", lambda h: h.masked_select(h > 0).sum()[None, None], "values of the data"),
+        ("nonzero", lambda h: h.nonzero().sum()[None, None] * h, "values of the data"),
+        ("index", lambda h: changed(h, h > 0, h[h > 0] * 2), "values of a mask"),
+        ("linalg_eig", lambda h: torch.linalg.eigvals(square(h)).abs(), "no counterpart"),
+        ("mode", lambda h: h.mode(-1).values[None], "no counterpart"),
+    ],
+    ids=lambda a: a if isinstance(a, str) and " " not in a else "",
+)
+def test_what_stays_refused_is_named(operation, function, why):
+    f, params = wl.functional(Applied([function]))
+    with pytest.raises(ValueError, match=rf"aten\.{operation}\b.*{why}"):
+        jax.jit(f)(params, np.ones(5, np.float32))
+
+
+# Infinite width
+
+
+class Mapped(nn.Module):
+    """A function of positions (batch, positions, channels) between two layers."""
+
+    def __init__(self, n, function):
+        super().__init__()
+        self.first, self.middle, self.last = nn.Linear(5, n), nn.Linear(n, n), nn.Linear(n, 1, bias=False)
+        nn.init.normal_(self.first.weight, std=0.4)
+        self.function = function
+
+    def forward(self, x):
+        h = self.function(torch.relu(self.first(x)))
+        return self.last(torch.relu(self.middle(h)).mean(1))
+
+
+def channels_last(function):
+    """Of images (2, 3) made of six positions, and back."""
+
+    def on_positions(h):
+        y = function(h.transpose(1, 2).reshape(1, -1, 2, 3))
+        return y.reshape(*y.shape[:2], -1).transpose(1, 2)
+
+    return on_positions
+
+
+LINEAR = {
+    "bilinear": channels_last(lambda h: F.interpolate(h, scale_factor=2, mode="bilinear")),
+    "bilinear, corners": channels_last(lambda h: F.interpolate(h, size=(5, 2), mode="bilinear", align_corners=True)),
+    "bicubic": channels_last(lambda h: F.interpolate(h, scale_factor=1.5, mode="bicubic")),
+    "smoothed": channels_last(lambda h: F.interpolate(h, size=(2, 2), mode="bilinear", antialias=True)),
+    "diagonal": channels_last(lambda h: h.diagonal(1, 2, 3)),
+    "windows": lambda h: h.unfold(1, 3, 2).flatten(1, 1).mean(-1),
+    "put": lambda h: changed(h, (slice(None), [0, 2]), h[:, 1:3] * 2),
+    "slices": lambda h: changed(h, (slice(None), slice(1, None, 2)), h[:, ::2]),
+    "added": lambda h: torch.zeros_like(h[:, :2]).index_add(1, torch.tensor([0, 1, 0, 0, 1, 1]), h),
+}
+
+
+@pytest.mark.parametrize("name", LINEAR)
+def test_linear_maps_of_positions_have_the_limit_of_their_matrix(name):
+    function = LINEAR[name]
+    matrix = function(torch.eye(6)[None])[0]
+    x = np.random.default_rng(0).normal(size=(2, 6, 5))
+    limits = [
+        wl.limit(lambda n, f=f: Mapped(n, f)) for f in (function, lambda h: torch.einsum("op,bpc->boc", matrix, h))
+    ]
+    for one, other in zip(*(wl.gram(limit.kernels, x) for limit in limits), strict=True):
+        np.testing.assert_allclose(one, other, rtol=2e-6)  # PyTorch's matrix is float32
+
+
+def upsampling(n):
+    return nn.Sequential(
+        nn.Conv2d(3, n, 3, padding=1), nn.ReLU(), nn.UpsamplingBilinear2d(scale_factor=2),
+        nn.Conv2d(n, n, 3, padding=1, bias=False), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Linear(n, 1, bias=False),
+    )  # fmt: skip
+
+
+def test_finite_networks_that_upsample_approach_their_limit():
+    x = np.random.default_rng(0).normal(size=(2, 3, 4, 4))
+    checked = wl.limit(upsampling).check(x, key=jax.random.key(0), widths=(16, 64, 256), seeds=8)
+    assert -0.8 < checked.slope < -0.25
+    assert checked.rows[-1].ntk_z < 4
+
+
+WIDE = {
+    "sort": lambda h: h.sort(-1).values,
+    "topk": lambda h: h * h.topk(3, -1).values.sum(-1, keepdim=True),
+    "topk of positions": lambda h: h.topk(2, 1).values,
+    "median": lambda h: h * h.median(),
+    "gather": lambda h: h.gather(2, torch.arange(h.shape[2] - 1, -1, -1).expand(1, 6, -1)),
+    "put": lambda h: h.index_fill(2, torch.tensor([0, 1]), 1.0),
+    "resized": lambda h: F.interpolate(h, size=h.shape[2], mode="linear"),
+    "running": lambda h: h.cummax(-1).values,
+    "running product": lambda h: h.cumprod(-1),
+    "Fourier": lambda h: torch.fft.fft(h).real,
+    "diagonal": lambda h: (h[..., None] * h[:, :, None]).diagonal(dim1=2, dim2=3),
+    "solved": lambda h: torch.linalg.solve(2 * torch.eye(6), h),
+    "random": lambda h: h * torch.rand(h.shape[-1]),
+}
+
+
+@pytest.mark.parametrize("name", WIDE)
+def test_what_has_no_limit_is_refused(name):
+    with pytest.raises(UnknownLimitError, match=r"primitive|aten\.|different operations"):
+        wl.limit(lambda n: Mapped(n, WIDE[name])).nngp(np.ones((6, 5)), np.ones((6, 5)))

@@ -12,7 +12,7 @@ import numpy as np
 from widelimit.trace._aten import ATEN, RefusedOperation, aten, dtype_of
 from widelimit.trace._aten_order import amax
 
-__all__ = ["power_norm"]
+__all__ = ["power_norm", "root"]
 
 
 @aten("view", "reshape", "_unsafe_view")
@@ -195,7 +195,7 @@ def _variance(x, axes=None, *, correction=1, keepdim=False):
 
 ATEN |= {
     "var.correction": _variance,
-    "std.correction": lambda x, axes=None, **how: _root(_variance(x, axes, **how)),
+    "std.correction": lambda x, axes=None, **how: root(_variance(x, axes, **how)),
     "var_mean.correction": lambda x, axes=None, keepdim=False, **how: (
         _variance(x, axes, keepdim=keepdim, **how), _mean(x, axes, keepdim)
     ),
@@ -212,12 +212,12 @@ ATEN |= {
 
 
 @jax.custom_jvp
-def _root(x):
+def root(x):
     """The square root, with the gradient 0 that norms have in PyTorch at 0."""
     return jnp.sqrt(x)
 
 
-@_root.defjvp
+@root.defjvp
 def _(primals, tangents):
     root = jnp.sqrt(primals[0])
     return root, jnp.where(root == 0, 0.0, tangents[0] / jnp.where(root == 0, 1.0, 2 * root))
@@ -227,7 +227,7 @@ def power_norm(x, p: float, axes, keepdim: bool):
     """``(sum |x|^p)^(1/p)``."""
     if p == 2:
         square = jnp.square(x) if not jnp.iscomplexobj(x) else jnp.real(x * jnp.conj(x))
-        return _root(jnp.sum(square, axes, keepdims=keepdim))
+        return root(jnp.sum(square, axes, keepdims=keepdim))
     size = jnp.abs(x)
     if p == 0:
         return jnp.sum((size != 0).astype(size.dtype), axes, keepdims=keepdim)

@@ -234,4 +234,3 @@ def _trilinear(a, b, c, new_a, new_b, new_c, summed, unroll=1):
     terms = ["".join(s for i, s in enumerate(letters) if i not in new) for new in (new_a, new_b, new_c)]
     out = "".join(s for i, s in enumerate(letters) if i not in [axis % rank for axis in summed])
     return jnp.einsum(f"{','.join(terms)}->{out}", a, b, c)
-

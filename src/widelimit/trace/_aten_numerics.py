@@ -1,4 +1,4 @@
-"""ATen operations of numerical analysis: special functions, complex numbers, Fourier transforms, distances, matrices."""
+"""ATen operations of numerical analysis: special functions, Fourier transforms, distances, decompositions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.scipy import special
 
 from widelimit.trace._aten import ATEN, RefusedOperation, aten
-from widelimit.trace._aten_axes import power_norm
+from widelimit.trace._aten_axes import power_norm, root
 
 __all__: list[str] = []
 
@@ -105,7 +105,10 @@ def _fft_to_real(x, axes, normalization, size):
 
 @aten("_cdist_forward")
 def _cdist(a, b, p, mode=None):
-    return power_norm(a[..., :, None, :] - b[..., None, :, :], p, (-1,), False)
+    gap = a[..., :, None, :] - b[..., None, :, :]
+    if p == 2:  # an infinite sum over equal entries may be rounded below 0
+        return root(jnp.maximum(jnp.sum(jnp.square(gap), -1), 0))
+    return power_norm(gap, p, (-1,), False)
 
 
 @aten("_pdist_forward")
@@ -201,7 +204,15 @@ _RANDOM = [
     "normal", "normal_functional", "uniform", "exponential", "poisson", "geometric", "cauchy", "log_normal",
     "rrelu_with_noise", "rrelu_with_noise_functional",
 ]  # fmt: skip
-_OF_THE_DATA = ["nonzero", "nonzero_static", "masked_select", "_unique2", "unique_dim", "unique_consecutive", "bincount"]
+_OF_THE_DATA = [
+    "nonzero",
+    "nonzero_static",
+    "masked_select",
+    "_unique2",
+    "unique_dim",
+    "unique_consecutive",
+    "bincount",
+]
 for _name in _RANDOM:
     ATEN[_name] = _refused(
         "random numbers are drawn in forward.",

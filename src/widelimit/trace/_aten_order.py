@@ -172,17 +172,22 @@ ATEN |= {"cummax": _running(jnp.greater_equal), "cummin": _running(jnp.less_equa
 # Bins
 
 
+def _found(ordered, values, side: str):
+    """A few comparisons are steps, which have limits; more are searched by halves."""
+    return jnp.searchsorted(ordered, values, side, method="compare_all" if ordered.size <= 256 else "scan")
+
+
 @aten("bucketize.Tensor")
 def _bucketize(x, boundaries, *, out_int32=False, right=False):
     """``boundaries[i - 1] < x <= boundaries[i]``; `right` moves the equality to the other side."""
-    return jnp.searchsorted(boundaries, x, side="right" if right else "left")
+    return _found(boundaries, x, "right" if right else "left")
 
 
 @aten("searchsorted")
 def _searchsorted(ordered, values, *, out_int32=False, right=False, side=None, sorter=None):
     if sorter is not None:
         ordered = jnp.take_along_axis(ordered, sorter, -1)
-    find = functools.partial(jnp.searchsorted, side="right" if right or side == "right" else "left")
+    find = functools.partial(_found, side="right" if right or side == "right" else "left")
     if ordered.ndim == 1:
         return find(ordered, values)
     rows = jax.vmap(find)(ordered.reshape(-1, ordered.shape[-1]), values.reshape(-1, values.shape[-1]))

@@ -121,7 +121,7 @@ def _graph(program) -> Graph:
 
 
 def _plain(value: Any) -> Any:
-    """Arguments of a node without PyTorch's types: dtypes as the names "float", "complex", "int", "bool"; devices dropped."""
+    """Arguments of a node without PyTorch's types: dtypes as names ("float", "complex", "int", "bool"); no devices."""
     import torch
 
     if isinstance(value, torch.fx.Node):
