@@ -93,10 +93,10 @@ def _sort(x, axis=-1, descending=False, *, stable=True, dim=None):
     axis = axis if dim is None else dim
     if x.ndim == 0:
         return x, lambda: jnp.zeros((), int)
-    return (
-        jnp.sort(x, axis, stable=True, descending=descending),
-        lambda: jnp.argsort(x, axis, stable=True, descending=descending),
-    )
+    order = functools.partial(jnp.argsort, x, axis, stable=True, descending=descending)
+    if descending:  # equal entries stay in their order
+        return jnp.flip(jnp.sort(jnp.flip(x, axis), axis), axis), order
+    return jnp.sort(x, axis), order
 
 
 ATEN["sort.stable"] = lambda x, stable=True, dim=-1, descending=False: _sort(x, dim, descending)
