@@ -261,6 +261,7 @@ def test_ties_share_the_gradient_as_in_pytorch(name, float64):
     ("operation", "function", "why"),
     [
         ("rand", lambda h: h * torch.rand(12), "random numbers"),
+        ("rand", lambda h: h * torch.rand(12, generator=torch.Generator().manual_seed(0)), "random numbers"),
         ("randn_like", lambda h: h + torch.randn_like(h), "random numbers"),
         ("masked_select", lambda h: h.masked_select(h > 0).sum()[None, None], "values of the data"),
         ("nonzero", lambda h: h.nonzero().sum()[None, None] * h, "values of the data"),

@@ -56,7 +56,8 @@ def run(graph: Graph, tensor_of: Callable[[str], Any], x):
     def value_of(argument) -> Any:
         if isinstance(argument, Ref):
             if argument.name not in values:
-                values[argument.name] = tensor_of(graph.inputs[argument.name])
+                name = graph.inputs.get(argument.name)  # None: no tensor, but a random generator, say
+                values[argument.name] = None if name is None else tensor_of(name)
             return values[argument.name]
         if isinstance(argument, tuple):
             return [value_of(a) for a in argument]
