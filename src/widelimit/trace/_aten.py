@@ -37,10 +37,11 @@ def aten(*names: str):
 
 
 def dtype_of(name: str | None, default: Any = None):
-    """JAX's type for "float", "int" or "bool"; floating-point types are all the working precision."""
+    """JAX's type for "float", "complex", "int" or "bool"; floating-point types are all the working precision."""
     if name is None:
         return default
-    return {"float": jnp.result_type(float), "int": jnp.result_type(int), "bool": jnp.bool_}[name]
+    return {"float": jnp.result_type(float), "int": jnp.result_type(int), "bool": jnp.bool_,
+            "complex": jnp.result_type(complex)}[name]  # fmt: skip
 
 
 def run(graph: Graph, tensor_of: Callable[[str], Any], x):
@@ -55,7 +56,8 @@ def run(graph: Graph, tensor_of: Callable[[str], Any], x):
     def value_of(argument) -> Any:
         if isinstance(argument, Ref):
             if argument.name not in values:
-                values[argument.name] = tensor_of(graph.inputs[argument.name])
+                name = graph.inputs.get(argument.name)  # None: no tensor, but a random generator, say
+                values[argument.name] = None if name is None else tensor_of(name)
             return values[argument.name]
         if isinstance(argument, tuple):
             return [value_of(a) for a in argument]
@@ -105,7 +107,11 @@ def _refs(argument) -> list[str]:
 
 @aten("getitem")
 def _getitem(values, i):
-    return values[i]
+    """One of several results; a rule may give one as a function, and leave one out that it has no way to give."""
+    value = values[i] if i < len(values) else None
+    if value is None:
+        raise RefusedOperation("this output of the operation has no rule.", "Remedy: write it with other operations.")
+    return value() if callable(value) else value
 
 
 # Entry by entry
@@ -211,6 +217,7 @@ def _to(x, *_, dtype=None, non_blocking=False, copy=False):
     if not isinstance(dtype, str):
         return x
     same = dtype == "float" and jnp.issubdtype(x.dtype, jnp.floating)
+    same |= dtype == "complex" and jnp.iscomplexobj(x)
     return x if same else x.astype(dtype_of(dtype))
 
 
@@ -233,6 +240,9 @@ def _new_full(x, shape, value, dtype=None):
 
 
 ATEN |= {
+    "empty": lambda shape, dtype="float": _full(shape, 0, dtype),
+    "empty_permuted": lambda shape, order, dtype="float": _full(shape, 0, dtype),
+    "fill": lambda x, value: jnp.broadcast_to(jnp.asarray(value, x.dtype), x.shape),
     "zeros": lambda shape, dtype="float": _full(shape, 0, dtype),
     "ones": lambda shape, dtype="float": _full(shape, 1, dtype),
     "zeros_like": lambda x, dtype=None: _full_like(x, 0, dtype),

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from widelimit.trace._aten import ATEN, RefusedOperation, aten, dtype_of
+from widelimit.trace._aten_order import amax
 
-__all__: list[str] = []
+__all__ = ["power_norm", "root"]
 
 
 @aten("view", "reshape", "_unsafe_view")
@@ -159,11 +160,6 @@ def _index_select(x, axis, index):
     return jnp.take(x, index, axis=axis)
 
 
-@aten("index")
-def _index(x, indices):
-    return x[tuple(slice(None) if i is None else i for i in indices)]
-
-
 @aten("embedding")
 def _embedding(weight, indices, *_, **__):
     return jnp.take(weight, indices, axis=0)
@@ -199,16 +195,10 @@ def _variance(x, axes=None, *, correction=1, keepdim=False):
 
 ATEN |= {
     "var.correction": _variance,
-    "std.correction": lambda x, axes=None, **how: jnp.sqrt(_variance(x, axes, **how)),
+    "std.correction": lambda x, axes=None, **how: root(_variance(x, axes, **how)),
     "var_mean.correction": lambda x, axes=None, keepdim=False, **how: (
         _variance(x, axes, keepdim=keepdim, **how), _mean(x, axes, keepdim)
     ),
-    "amax": lambda x, axes=None, keepdim=False: jnp.max(x, _axes(x, axes), keepdims=keepdim),
-    "amin": lambda x, axes=None, keepdim=False: jnp.min(x, _axes(x, axes), keepdims=keepdim),
-    "max.dim": lambda x, axis, keepdim=False: (jnp.max(x, axis, keepdims=keepdim), jnp.argmax(x, axis)),
-    "min.dim": lambda x, axis, keepdim=False: (jnp.min(x, axis, keepdims=keepdim), jnp.argmin(x, axis)),
-    "max.default": jnp.max,
-    "min.default": jnp.min,
     "any": lambda x, axes=None, keepdim=False: jnp.any(x, _axes(x, axes), keepdims=keepdim),
     "all": lambda x, axes=None, keepdim=False: jnp.all(x, _axes(x, axes), keepdims=keepdim),
     "prod": lambda x, axis=None, keepdim=False, dtype=None: jnp.prod(x, axis, keepdims=keepdim),
@@ -221,11 +211,39 @@ ATEN |= {
 }  # fmt: skip
 
 
+@jax.custom_jvp
+def root(x):
+    """The square root, with the gradient 0 that norms have in PyTorch at 0."""
+    return jnp.sqrt(x)
+
+
+@root.defjvp
+def _(primals, tangents):
+    root = jnp.sqrt(primals[0])
+    return root, jnp.where(root == 0, 0.0, tangents[0] / jnp.where(root == 0, 1.0, 2 * root))
+
+
+def power_norm(x, p: float, axes, keepdim: bool):
+    """``(sum |x|^p)^(1/p)``."""
+    if p == 2:
+        square = jnp.square(x) if not jnp.iscomplexobj(x) else jnp.real(x * jnp.conj(x))
+        return root(jnp.sum(square, axes, keepdims=keepdim))
+    size = jnp.abs(x)
+    if p == 0:
+        return jnp.sum((size != 0).astype(size.dtype), axes, keepdims=keepdim)
+    if p == 1:
+        return jnp.sum(size, axes, keepdims=keepdim)
+    if math.isinf(p):
+        return amax(size, axes, keepdim) if p > 0 else -amax(-size, axes, keepdim)
+    if p < 1:
+        raise RefusedOperation(f"the norm of order {p} has no rule.", "Remedy: write it with sums.")
+    total = jnp.sum(size**p, axes, keepdims=keepdim)
+    return jnp.where(total == 0, 0.0, jnp.where(total == 0, 1.0, total) ** (1 / p))
+
+
 @aten("linalg_vector_norm")
 def _norm(x, p=2, axes=None, keepdim=False, dtype=None):
-    if p != 2:
-        raise RefusedOperation(f"the norm of order {p} has no rule.", "Remedy: write it with sums.")
-    return jnp.sqrt(jnp.sum(jnp.square(x), _axes(x, axes), keepdims=keepdim))
+    return power_norm(x, p, _axes(x, axes), keepdim)
 
 
 # Products of matrices

@@ -12,12 +12,12 @@ from jax import lax
 
 from widelimit.trace._aten import ATEN, RefusedOperation, aten
 
-__all__: list[str] = []
+__all__ = ["each", "padded_pool"]
 
 _LETTERS = "DHW"
 
 
-def _each(value, rank: int) -> tuple:
+def each(value, rank: int) -> tuple:
     value = [value] if isinstance(value, int) else list(value)
     return tuple(value * rank if len(value) == 1 else value)
 
@@ -35,12 +35,12 @@ def _biased(y, bias):
 def _conv(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
     """Cross-correlation, channels first."""
     rank = weight.ndim - 2
-    stride, dilation = _each(stride, rank), _each(dilation, rank)
+    stride, dilation = each(stride, rank), each(dilation, rank)
     if padding == "same":  # PyTorch puts what is odd on the right
         reach = [d * (k - 1) for d, k in zip(dilation, weight.shape[2:], strict=True)]
         pairs = [(r // 2, r - r // 2) for r in reach]
     else:
-        pairs = [(p, p) for p in _each(0 if padding == "valid" else padding, rank)]
+        pairs = [(p, p) for p in each(0 if padding == "valid" else padding, rank)]
     y = lax.conv_general_dilated(
         x, weight, stride, pairs, rhs_dilation=dilation, dimension_numbers=_dimensions(rank),
         feature_group_count=groups,
@@ -55,7 +55,7 @@ def _conv_transpose(x, weight, bias=None, stride=1, padding=0, output_padding=0,
     The input and the output are reversed instead of the filter, so that the filter stays a parameter.
     """
     rank = weight.ndim - 2
-    stride, padding, more, dilation = (_each(v, rank) for v in (stride, padding, output_padding, dilation))
+    stride, padding, more, dilation = (each(v, rank) for v in (stride, padding, output_padding, dilation))
     reach = [d * (k - 1) for d, k in zip(dilation, weight.shape[2:], strict=True)]
     pairs = [(r - p + m, r - p) for r, p, m in zip(reach, padding, more, strict=True)]
     positions = tuple(range(2, 2 + rank))
@@ -86,12 +86,12 @@ def _convolution(x, weight, bias, stride, padding, dilation, transposed, output_
 # Pools
 
 
-def _padded_pool(x, rank, kernel, stride, padding, ceil):
+def padded_pool(x, rank, kernel, stride, padding, ceil):
     """Sizes of the windows, strides and paddings of all axes; `ceil` lets a last window reach over the edge."""
-    kernel = _each(kernel, rank)
-    stride = kernel if stride is None or (isinstance(stride, list) and not stride) else _each(stride, rank)
+    kernel = each(kernel, rank)
+    stride = kernel if stride is None or (isinstance(stride, list) and not stride) else each(stride, rank)
     pairs = []
-    for n, k, s, p in zip(x.shape[-rank:], kernel, stride, _each(padding, rank), strict=True):
+    for n, k, s, p in zip(x.shape[-rank:], kernel, stride, each(padding, rank), strict=True):
         high = p
         if ceil:
             out = -(-(n + 2 * p - k) // s) + 1
@@ -104,12 +104,12 @@ def _padded_pool(x, rank, kernel, stride, padding, ceil):
 
 def _average(rank: int):
     def rule(x, kernel, stride=None, padding=0, ceil=False, counts_padding=True, divisor=None):
-        windows, strides, pairs = _padded_pool(x, rank, kernel, stride, padding, ceil)
+        windows, strides, pairs = padded_pool(x, rank, kernel, stride, padding, ceil)
         total = lax.reduce_window(x, np.zeros((), x.dtype), lax.add, windows, strides, pairs)
         if divisor is not None:
             return total / divisor
         # entries of a window that count: those of the input, and of its padding on both sides if that is said
-        inner = [p if counts_padding else (0, 0) for p in ([(p, p) for p in _each(padding, rank)])]
+        inner = [p if counts_padding else (0, 0) for p in ([(p, p) for p in each(padding, rank)])]
         ones = np.ones([n + low + high for n, (low, high) in zip(x.shape[-rank:], inner, strict=True)])
         outer = [(low - a, high - b) for (low, high), (a, b) in zip(pairs[-rank:], inner, strict=True)]
         count = _window_counts(ones, windows[-rank:], strides[-rank:], outer)
@@ -126,9 +126,9 @@ def _window_counts(ones: np.ndarray, kernel, stride, pairs) -> np.ndarray:
 
 def _largest(rank: int):
     def rule(x, kernel, stride=None, padding=0, dilation=1, ceil=False):
-        if _each(dilation, rank) != (1,) * rank:
+        if each(dilation, rank) != (1,) * rank:
             raise RefusedOperation("a dilated maximum has no rule.", "Remedy: average pooling.")
-        windows, strides, pairs = _padded_pool(x, rank, kernel, stride, padding, ceil)
+        windows, strides, pairs = padded_pool(x, rank, kernel, stride, padding, ceil)
         return lax.reduce_window(x, np.asarray(-np.inf, x.dtype), lax.max, windows, strides, pairs)
 
     return rule
@@ -141,7 +141,7 @@ for _rank in (1, 2, 3):
 
 def _adaptive(rank: int):
     def rule(x, sizes):
-        sizes = _each(sizes, rank)
+        sizes = each(sizes, rank)
         for axis, size in zip(range(x.ndim - rank, x.ndim), sizes, strict=True):
             n = x.shape[axis]
             if size == n:

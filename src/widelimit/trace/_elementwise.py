@@ -11,7 +11,7 @@ from jax import lax
 
 from widelimit._precision import at_once, is_traced
 from widelimit.fields import LARGEST, Apply, Axes, Const, Ew, Frozen, Literal, Node, Sum, crowded, is_number
-from widelimit.trace._interpreter import available
+from widelimit.trace._interpreter import as_arrays, available
 from widelimit.trace._merging import function_of, multiply_nodes
 from widelimit.trace._rules import rule
 from widelimit.trace._values import Det, Field, Weight, aligned, as_field, known
@@ -146,9 +146,8 @@ def _as_node(node):
 
 def _deterministic(interpreter, equation, values):
     """An elementwise primitive on constants with wide axes: computed once, kept at size 1."""
-    arrays = [v.array for v in values]
+    arrays = as_arrays([v.array for v in values])
     rank = len(equation.out_shapes[0][0])
-    arrays = [jnp.asarray(a) for a in arrays]
     shapes = [a.shape for a in arrays if a.ndim == rank]
     target = jnp.broadcast_shapes(*shapes) if shapes else ()
     arrays = [jnp.broadcast_to(a, target) for a in arrays]

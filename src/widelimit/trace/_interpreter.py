@@ -117,7 +117,7 @@ class Interpreter:
             "random_wrap",
             "random_seed",
         ):
-            arrays = _as_arrays(arrays)
+            arrays = as_arrays(arrays)
         if params.get("preferred_element_type") is not None:
             params["preferred_element_type"] = jnp.result_type(*arrays)
         # the program is traced with 64-bit types, and a seed is one of its integers
@@ -156,7 +156,7 @@ class Interpreter:
         return np.zeros(field.shape) if total is None else total
 
 
-def _as_arrays(values: list) -> list:
+def as_arrays(values: list) -> list:
     """Operands as arrays; a whole number has the type of the integers beside it (32-bit tokens and a literal)."""
     integers = [v.dtype for v in values if hasattr(v, "dtype") and jnp.issubdtype(v.dtype, jnp.integer)]
     return [

@@ -17,8 +17,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from widelimit._precision import at_once
 from widelimit.fields import Prior, UnknownLimitError
-from widelimit.trace import _aten_axes, _aten_networks
+from widelimit.trace import _aten_axes, _aten_indices, _aten_networks, _aten_numerics, _aten_order, _aten_resizing
 from widelimit.trace._aten import ATEN, run
 from widelimit.trace._prior import Normal
 from widelimit.trace._program import Program
@@ -27,7 +28,8 @@ from widelimit.trace._torch_laws import Law, check_values, watch
 
 __all__ = ["TorchBuilder", "check_mode", "needs_width_only", "tensors_of"]
 
-_RULE_FILES = (_aten_axes, _aten_networks)  # importing them registers the rules
+# importing them registers the rules
+_RULE_FILES = (_aten_axes, _aten_indices, _aten_networks, _aten_numerics, _aten_order, _aten_resizing)
 
 # Three points tell what is affine from what is not; multiples of 2^5 and 3 for heads and groups.
 _READ = (96, 192, 288)
@@ -285,10 +287,13 @@ class TorchBuilder:
         if key not in self._cache:
             try:
                 graphs = [exported(b.module, shape, integers, tuple(ATEN)) for b in self._read]
+                whole = all(_has_constants(g, b) for g, b in zip(graphs, self._read, strict=True))
             except ValueError:
                 if self._device == "cpu":
                     raise
-                modules = [self._at(n, "cpu").module for n in _READ]  # it may mix tensors with and without memory
+                whole = False
+            if not whole:  # it may mix tensors with and without memory, or make constants without
+                modules = [self._at(n, "cpu").module for n in _READ]
                 graphs = [exported(module, shape, integers, tuple(ATEN)) for module in modules]
             self._cache[key] = graphs, lifted(graphs, _READ)
         return self._cache[key]
@@ -312,7 +317,8 @@ class TorchBuilder:
                 "make it a constant over the width, or a random parameter."
             )
         if all(np.array_equal(v, values[0]) for v in values):
-            return jnp.asarray(values[0])
+            with at_once(values[0]):  # known while JAX traces
+                return jnp.asarray(values[0])
         lift = [
             lifted_number(column, _READ, f"buffer {name!r}", 1e-6)(n)
             for column in zip(*(v.ravel().tolist() for v in values), strict=True)
@@ -336,7 +342,8 @@ class TorchBuilder:
                 if name in values:
                     return values[name]
                 value = graph.constants[name] if name in graph.constants else _value(built, name)
-                return jnp.asarray(value)
+                with at_once(value):  # known while JAX traces
+                    return jnp.asarray(value)
 
             return run(graph, tensor_of, x)
 
@@ -371,6 +378,12 @@ class TorchBuilder:
             else:
                 out.append(float(self._rate(name, built.laws[name][0].std ** 2)))
         return out
+
+
+def _has_constants(graph: Graph, built: _Built) -> bool:
+    """Whether every tensor that the graph asks for is there: a list of indices has no values on a "meta" device."""
+    names = {built.names.get(name, name) for name in graph.inputs.values()} - {*graph.constants, *built.tensors}
+    return all(hasattr(built.module, name.partition(".")[0]) for name in names)
 
 
 def _value(built: _Built, name: str) -> np.ndarray:

@@ -8,15 +8,13 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from widelimit._precision import at_once
 from widelimit.fields import UnknownLimitError
-from widelimit.trace import _aten_axes, _aten_networks
 from widelimit.trace._aten import ATEN, run
 from widelimit.trace._torch import check_mode, tensors_of
 from widelimit.trace._torch_graph import exported
 
 __all__ = ["torch_function"]
-
-_RULE_FILES = (_aten_axes, _aten_networks)  # importing them registers the rules
 
 
 @contextlib.contextmanager
@@ -53,7 +51,8 @@ def torch_function(module: Any) -> tuple[Callable, dict[str, Any]]:
             name = names.get(name, name)
             graph = graphs[key]
             value = graph.constants.get(name, constants.get(name))
-            return params[name] if name in params else jnp.asarray(value)
+            with at_once(value):  # known while JAX traces: a mask says how many entries are picked
+                return params[name] if name in params else jnp.asarray(value)
 
         with _as_value_error():
             return run(graphs[key], tensor_of, x)

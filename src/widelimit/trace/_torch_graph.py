@@ -61,9 +61,11 @@ def exported(module, shape: tuple[int, ...], integers: bool, kept: Sequence[str]
             _without_no_grad(program)
             table = torch.export.default_decompositions()
             for name in kept:
+                name, _, overload = name.partition(".")
                 packet = getattr(torch.ops.aten, name, None)
-                for overload in packet.overloads() if packet is not None else ():
-                    table.pop(getattr(packet, overload), None)
+                for own in packet.overloads() if packet is not None else ():
+                    if overload in ("", own):
+                        table.pop(getattr(packet, own), None)
             program = program.run_decompositions(table)
         except (UnknownLimitError, KeyboardInterrupt):
             raise
@@ -119,7 +121,7 @@ def _graph(program) -> Graph:
 
 
 def _plain(value: Any) -> Any:
-    """Arguments of a node without PyTorch's types: dtypes as the names "float", "int", "bool"; devices dropped."""
+    """Arguments of a node without PyTorch's types: dtypes as names ("float", "complex", "int", "bool"); no devices."""
     import torch
 
     if isinstance(value, torch.fx.Node):
@@ -130,8 +132,10 @@ def _plain(value: Any) -> Any:
         unused = ("device", "layout", "pin_memory", "memory_format")
         return {k: _plain(v) for k, v in value.items() if k not in unused}
     if isinstance(value, torch.dtype):
+        if value.is_complex:
+            return "complex"
         return "float" if value.is_floating_point else "bool" if value == torch.bool else "int"
-    if value is None or isinstance(value, bool | int | float | str):
+    if value is None or isinstance(value, bool | int | float | complex | str):
         return value
     return str(value)
 
