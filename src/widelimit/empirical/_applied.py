@@ -170,7 +170,7 @@ def examples_at_once(
     Counted from the network's program: every value that it makes, times 3.  Raises MemoryError where one does not fit.
     """
     once = _VECTORS * sum(a.size * a.dtype.itemsize for a in leaves)
-    each = max(_LIVE * _values(f, leaves, x) for f, x in zip(functions, xs, strict=True))
+    each = max(_LIVE * _values(by_products(f), leaves, x) for f, x in zip(functions, xs, strict=True))
     if once + each > memory:
         raise MemoryError(
             f"{where}: one example takes {(once + each) / 2**20:.3g} MiB, {once / 2**20:.3g} of them for vectors like "
