@@ -388,3 +388,9 @@ def test_examples_of_two_shapes(method):
     X, Y = (jnp.asarray(RNG.normal(size=(2, n, 3))) for n in (3, 5))
     k = wl.empirical_ntk(f, params, output="full", method=method)
     np.testing.assert_allclose(wl.gram(k, X, Y), brute_force(f, params, X, Y), rtol=1e-10, atol=1e-12)
+
+
+def test_examples_of_a_wrong_shape_are_named():
+    k = wl.empirical_ntk(lambda p, x: jnp.tanh(x @ p), np.ones((6, 2)))
+    with pytest.raises(ValueError, match=r"cannot be applied to one example of shape \(2, 3\)"):
+        wl.gram(k, np.ones((4, 2, 3)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -141,11 +142,25 @@ def _planned(design: Design, leaves, names, chosen, one, two, n: int, double: bo
     """The plan for arrays of these shapes, so that a network that moves is traced and compiled once."""
     leaves, one, two = map(_of_signature, (leaves, one, two))
     is_complex = any(
-        jnp.issubdtype(jax.eval_shape(f.plain, leaves, x).dtype, jnp.complexfloating)
+        jnp.issubdtype(_output_of(f, leaves, x).dtype, jnp.complexfloating)
         for f, x in ((design.f, one), (design.other, two))
     )
     design = design._replace(output="full") if is_complex else design
     return Plan(design, leaves, names, chosen, one, two, n, is_complex)
+
+
+def _output_of(f, leaves, x):
+    """Shape and type of the outputs of one example."""
+    try:
+        return jax.eval_shape(f.plain, leaves, x)
+    except (TypeError, ValueError) as error:
+        if re.match(r"[a-z_]+: ", str(error)):  # said by us
+            raise
+        shapes = " and ".join(str(tuple(a.shape)) for a in jax.tree.leaves(x))
+        raise ValueError(
+            f"empirical_ntk: the network cannot be applied to one example of shape {shapes}: {error} Remedy: examples "
+            "are (n, ...), each as the network takes it, without a batch axis."
+        ) from error
 
 
 def _of_signature(form):
