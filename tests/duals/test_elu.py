@@ -184,7 +184,7 @@ def test_single_precision_holds_when_deep():
 @pytest.mark.parametrize("name, v", [("elu", 2.0**-20), ("selu", 0.75), ("small alpha", 0.5)])
 @pytest.mark.usefixtures("float64")
 def test_nearly_orthogonal_relative_to_the_kernel_itself(name, v):
-    """Where the kernel is small beside its diagonal: of variance v, orthogonal inputs of elu have ``v^2 / 8 pi``."""
+    """Where the kernel is small beside its diagonal: of variance v, orthogonal inputs of elu have ``v^2 / 16``."""
     for rho in (0.0, 2.0**-20, -0.125, 0.375):
         pair, k = pair_at(v, v, 1 + rho, True, jnp.float64)
         K, _ = exact(name, v, v, k)

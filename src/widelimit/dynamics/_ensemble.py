@@ -119,10 +119,12 @@ def posterior(
     do not fit, NaN or infinity; a SingularGramWarning as in `flow`.  Source: Rasmussen & Williams 2006, eq. 2.23-2.24;
     Lee et al. 2018, eq. 9; He et al. 2020 (NTK-GP).
     """
+    if np.ndim(nngp) not in (2, 4):
+        raise ValueError(f"nngp must have shape (n, n) or (n, n, outputs, outputs), not {np.shape(nngp)}.")
     blocks = np.ndim(nngp) == 4
     if blocks and (np.shape(nngp)[0] != np.shape(nngp)[1] or np.shape(nngp)[2] != np.shape(nngp)[3]):
         raise ValueError(f"nngp with blocks of outputs must have shape (n, n, outputs, outputs), not {np.shape(nngp)}.")
-    n, m, targets = np.shape(nngp)[0], np.shape(nngp_test)[0], np.asarray(Y, np.float64)
+    n, m, targets = np.shape(nngp)[0], len(np.atleast_1d(nngp_test)), finite(Y, "Y")
     outputs = np.shape(nngp)[2] if blocks else None
     if not blocks and (targets.ndim not in (1, 2) or len(targets) != n):
         raise ValueError(f"Y must have shape ({n},) or ({n}, outputs), and has {targets.shape}.")

@@ -18,12 +18,11 @@ import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import Literal
 
-from widelimit.empirical._uses import applied
+from widelimit.empirical._uses import applied, inlined
 
 __all__ = ["by_products"]
 
 _OFFSETS = 49  # of a filter, up to which its terms are written out
-_CALLS = {"jit", "pjit", "closed_call", "core_call", "checkpoint", "remat2"}  # not those with derivatives of their own
 
 
 def by_products(f: Callable) -> Callable:
@@ -41,19 +40,11 @@ def by_products(f: Callable) -> Callable:
     return g
 
 
-def _inner(eqn):
-    """The program of a call that may be written out in its place."""
-    if eqn.primitive.name not in _CALLS:
-        return None
-    inner = [v for v in eqn.params.values() if hasattr(v, "eqns") or hasattr(v, "jaxpr")]
-    return inner[0] if len(inner) == 1 else None
-
-
 def _convolves(jaxpr) -> bool:
     def one(eqn):
-        inner = _inner(eqn)
+        inner = inlined(eqn)  # not of those with derivatives of their own
         if inner is not None:
-            return _convolves(getattr(inner, "jaxpr", inner))
+            return _convolves(inner.jaxpr)
         return eqn.primitive.name == "conv_general_dilated" and _written_out(eqn)
 
     return any(map(one, jaxpr.eqns))
@@ -70,11 +61,11 @@ def _evaluated(jaxpr, consts, values) -> list[Any]:
     known = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *values], strict=True))
     for eqn in jaxpr.eqns:
         given = [v.val if isinstance(v, Literal) else known[v] for v in eqn.invars]
-        inner = _inner(eqn)
+        inner = inlined(eqn)
         if eqn.primitive.name == "conv_general_dilated" and _written_out(eqn):
             out = [_convolution(*given, eqn.params, eqn.outvars[0].aval)]
-        elif inner is not None and _convolves(getattr(inner, "jaxpr", inner)):
-            out = _evaluated(getattr(inner, "jaxpr", inner), getattr(inner, "consts", ()), given)
+        elif inner is not None and _convolves(inner.jaxpr):
+            out = _evaluated(inner.jaxpr, inner.consts, given)
         else:
             out = applied(jaxpr, eqn, given)
         known |= dict(zip(eqn.outvars, out, strict=True))

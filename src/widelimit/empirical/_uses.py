@@ -24,7 +24,7 @@ from jax import lax
 from jax.core import Tracer
 from jax.extend import core as jex_core
 
-__all__ = ["Layer", "Layout", "Shared", "Shift", "View", "applied", "outputs", "uses_of"]
+__all__ = ["Layer", "Layout", "Shared", "Shift", "View", "applied", "inlined", "outputs", "uses_of"]
 
 # A program inside the equation is run as part of this one.
 _INLINED = {"jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint"}
@@ -134,9 +134,8 @@ def _equation(jaxpr, eqn, values, use) -> list:
     name = eqn.primitive.name
     if not any(isinstance(v, View | Output) for v in values):
         return applied(jaxpr, eqn, values)
-    if name in _INLINED:
-        inner = eqn.params.get("jaxpr", eqn.params.get("call_jaxpr"))
-        inner = inner if isinstance(inner, jex_core.ClosedJaxpr) else jex_core.ClosedJaxpr(inner, ())
+    inner = inlined(eqn)
+    if inner is not None:
         return run(inner, values, use)
     moved = _viewed(eqn, name, values)
     if moved is not None:
@@ -175,6 +174,14 @@ def _entries(steps: tuple, array) -> np.ndarray:
     for primitive, params in steps[1:]:
         entries = primitive.bind(entries, **params)
     return np.asarray(entries)
+
+
+def inlined(eqn) -> jex_core.ClosedJaxpr | None:
+    """The program inside an equation that is run as part of the one around it."""
+    if eqn.primitive.name not in _INLINED:
+        return None
+    inner = eqn.params.get("jaxpr", eqn.params.get("call_jaxpr"))
+    return inner if isinstance(inner, jex_core.ClosedJaxpr) else jex_core.ClosedJaxpr(inner, ())
 
 
 def applied(jaxpr, eqn, values) -> list:
