@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from widelimit._extrema import by_place
 from widelimit.empirical import EmpiricalKernel, empirical_ntk, layer_inputs
 
 __all__ = ["Outputs", "Programs", "kernel_of", "programs", "raveled", "raveled_module"]
@@ -56,7 +57,7 @@ class Programs:
     """
 
     def __init__(self, f: Callable, loss_of: Callable, outputs: int):
-        self._f, self._loss_of, self._outputs = f, loss_of, outputs
+        self._f, self._loss_of, self._outputs = by_place(f), by_place(loss_of), outputs
         self._looped, self._stepped = jax.jit(self._many_steps), jax.jit(self._one_step)
         self.observe = jax.jit(self._observed)
         self.total, self.slopes = jax.jit(self._total), jax.jit(self._slopes)

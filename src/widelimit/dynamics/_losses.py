@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from widelimit._extrema import by_place
 from widelimit._precision import enable_x64
 
 if TYPE_CHECKING:  # shapes in signatures, for readers and type checkers: nothing is loaded
@@ -94,7 +95,7 @@ class TotalLoss:
     """
 
     def __init__(self, loss: Any, targets: np.ndarray, outputs: int, scalar: bool):
-        function = loss_of_example(loss)
+        function = by_place(loss_of_example(loss))
 
         def one(f, y):
             return function(f[0] if scalar else f, y)

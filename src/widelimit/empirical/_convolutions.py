@@ -16,9 +16,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.extend.core import Literal
 
-from widelimit.empirical._uses import applied, inlined
+from widelimit._equations import replaced
 
 __all__ = ["by_products"]
 
@@ -27,27 +26,13 @@ _OFFSETS = 49  # of a filter, up to which its terms are written out
 
 def by_products(f: Callable) -> Callable:
     """f itself, or, on a CPU, the same function without convolutions, to rounding; of arrays and pytrees of them."""
-    if jax.default_backend() != "cpu":
-        return f
-
-    def g(*arguments):
-        closed, shape = jax.make_jaxpr(f, return_shape=True)(*arguments)
-        if not _convolves(closed.jaxpr):
-            return f(*arguments)
-        found = _evaluated(closed.jaxpr, closed.consts, jax.tree.leaves(arguments))
-        return jax.tree.unflatten(jax.tree.structure(shape), found)
-
-    return g
+    return replaced(f, _rule) if jax.default_backend() == "cpu" else f
 
 
-def _convolves(jaxpr) -> bool:
-    def one(eqn):
-        inner = inlined(eqn)  # not of those with derivatives of their own
-        if inner is not None:
-            return _convolves(inner.jaxpr)
-        return eqn.primitive.name == "conv_general_dilated" and _written_out(eqn)
-
-    return any(map(one, jaxpr.eqns))
+def _rule(eqn) -> Callable[..., list] | None:
+    if eqn.primitive.name != "conv_general_dilated" or not _written_out(eqn):
+        return None
+    return lambda x, W: [_convolution(x, W, eqn.params, eqn.outvars[0].aval)]
 
 
 def _written_out(eqn) -> bool:
@@ -55,21 +40,6 @@ def _written_out(eqn) -> bool:
     window = [eqn.invars[1].aval.shape[i] for i in p["dimension_numbers"].rhs_spec[2:]]
     plain = p["batch_group_count"] == 1 and all(d == 1 for d in p["lhs_dilation"])
     return plain and min(map(min, p["padding"]), default=0) >= 0 and math.prod(window) <= _OFFSETS
-
-
-def _evaluated(jaxpr, consts, values) -> list[Any]:
-    known = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *values], strict=True))
-    for eqn in jaxpr.eqns:
-        given = [v.val if isinstance(v, Literal) else known[v] for v in eqn.invars]
-        inner = inlined(eqn)
-        if eqn.primitive.name == "conv_general_dilated" and _written_out(eqn):
-            out = [_convolution(*given, eqn.params, eqn.outvars[0].aval)]
-        elif inner is not None and _convolves(inner.jaxpr):
-            out = _evaluated(inner.jaxpr, inner.consts, given)
-        else:
-            out = applied(jaxpr, eqn, given)
-        known |= dict(zip(eqn.outvars, out, strict=True))
-    return [v.val if isinstance(v, Literal) else known[v] for v in jaxpr.outvars]
 
 
 def _convolution(x, W, p, out):

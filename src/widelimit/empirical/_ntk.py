@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from widelimit._examples import as_example, signature
+from widelimit._extrema import by_place
 from widelimit.empirical._applied import Applied
 from widelimit.empirical._parameters import check_like, check_parameters, leaves_of, names_of, weights_of
 from widelimit.empirical._plan import METHODS, Design, Plan
@@ -173,11 +174,14 @@ class _Flat:
 
     def __init__(self, f: Callable, structure: Any, output: Any):
         self._f, self._structure, self._output = f, structure, output
+        self._read = by_place(self._outputs)
+
+    def _outputs(self, leaves, x):
+        out = self._f(jax.tree.unflatten(self._structure, leaves), x)
+        return self._output(out) if callable(self._output) else out
 
     def plain(self, leaves, x):
-        out = self._f(jax.tree.unflatten(self._structure, leaves), x)
-        out = self._output(out) if callable(self._output) else out
-        arrays = jax.tree.leaves(out)
+        arrays = jax.tree.leaves(self._read(leaves, x))
         if len(arrays) != 1:
             raise TypeError(
                 f"empirical_ntk: f must return one array, and returns {len(arrays)}. Remedy: output=lambda out: "

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from widelimit._extrema import by_place
 from widelimit.empirical._parameters import check_like, check_parameters
 
 __all__ = ["linearize", "taylor"]
@@ -39,9 +40,10 @@ def taylor(f: Callable, params: Any, order: int = 2) -> Callable:
     def expansion(theta, *args, **kwargs):
         check_like(theta, params)
         direction = jax.tree.map(jnp.subtract, theta, params)
+        of_params = by_place(lambda p: f(p, *args, **kwargs))
 
         def along(t):
-            return f(jax.tree.map(lambda p, d: p + t * d, params, direction), *args, **kwargs)
+            return of_params(jax.tree.map(lambda p, d: p + t * d, params, direction))
 
         dtype = jnp.result_type(*jax.tree.leaves(params))
         zero, one = jnp.zeros((), dtype), jnp.ones((), dtype)

@@ -24,10 +24,10 @@ from jax import lax
 from jax.core import Tracer
 from jax.extend import core as jex_core
 
-__all__ = ["Layer", "Layout", "Shared", "Shift", "View", "applied", "inlined", "outputs", "uses_of"]
+from widelimit._equations import applied, bound, inlined
 
-# A program inside the equation is run as part of this one.
-_INLINED = {"jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint"}
+__all__ = ["Layer", "Layout", "Shared", "Shift", "View", "outputs", "uses_of"]
+
 _MOVES = {"reshape", "transpose", "squeeze", "rev", "slice", "broadcast_in_dim"}
 _KEEPS = {"copy", "copy_p", "convert_element_type"}
 
@@ -176,33 +176,6 @@ def _entries(steps: tuple, array) -> np.ndarray:
     return np.asarray(entries)
 
 
-def inlined(eqn) -> jex_core.ClosedJaxpr | None:
-    """The program inside an equation that is run as part of the one around it."""
-    if eqn.primitive.name not in _INLINED:
-        return None
-    inner = eqn.params.get("jaxpr", eqn.params.get("call_jaxpr"))
-    return inner if isinstance(inner, jex_core.ClosedJaxpr) else jex_core.ClosedJaxpr(inner, ())
-
-
-def applied(jaxpr, eqn, values) -> list:
-    """The equation by itself; one with functions inside as a program of one equation, which keeps their rules."""
-    if not _holds_programs(eqn.params):
-        return _bound(eqn, values)
-    given = {v: a for v, a in zip(eqn.invars, values, strict=True) if not isinstance(v, jex_core.Literal)}
-    alone = jaxpr.replace(constvars=[], invars=list(given), outvars=eqn.outvars, eqns=[eqn])
-    return list(jex_core.jaxpr_as_fun(jex_core.ClosedJaxpr(alone, []))(*given.values()))
-
-
-def _bound(eqn, values) -> list:
-    out = eqn.primitive.bind(*values, **eqn.params)
-    return list(out) if eqn.primitive.multiple_results else [out]
-
-
-def _holds_programs(params) -> bool:
-    items = (i for value in params.values() for i in (value if isinstance(value, tuple | list) else [value]))
-    return any(isinstance(i, jex_core.Jaxpr | jex_core.ClosedJaxpr) for i in items)
-
-
 def _viewed(eqn, name, values) -> View | Output | None:
     """A view of which the equation moves or repeats entries, or a view or output that it multiplies by a number."""
     first = values[0]
@@ -277,7 +250,7 @@ def _dense(eqn, values, plain) -> Layer:
 
     details = (tuple(sorted(contract[side])), tuple(sorted(batch[side])))
     rows = jnp.transpose(h, [*shared, *free, *inner]).reshape(sizes)
-    return Layer(view.leaf, Layout("dense", view.chain, details), rows, split, _bound(eqn, plain)[0])
+    return Layer(view.leaf, Layout("dense", view.chain, details), rows, split, bound(eqn, plain)[0])
 
 
 def _convolution(eqn, values, plain) -> Layer | None:
@@ -298,7 +271,7 @@ def _convolution(eqn, values, plain) -> Layer | None:
         return jnp.swapaxes(a, 1, 2)
 
     layout = Layout("conv", view.chain, (dims.rhs_spec, groups, tuple(window)))
-    return Layer(view.leaf, layout, grouped(patches), grouped, _bound(eqn, plain)[0])
+    return Layer(view.leaf, layout, grouped(patches), grouped, bound(eqn, plain)[0])
 
 
 def _rows(eqn, values, plain) -> Layer | None:
@@ -321,7 +294,7 @@ def _rows(eqn, values, plain) -> Layer | None:
         axes = [i for i in range(g.ndim) if i not in offsets]
         return jnp.transpose(g, [*axes, *offsets]).reshape(1, rows.shape[0], -1)
 
-    return Layer(view.leaf, Layout("rows", view.chain, (table.shape,)), rows, split, _bound(eqn, plain)[0])
+    return Layer(view.leaf, Layout("rows", view.chain, (table.shape,)), rows, split, bound(eqn, plain)[0])
 
 
 def uses_of(closed, leaves: Sequence[Any], x: Sequence[Any]) -> tuple[dict[int, list[Layer]], dict[int, Shared]]:

@@ -11,6 +11,8 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from widelimit._extrema import amax as shared_max
+from widelimit._extrema import amin as shared_min
 from widelimit.trace._aten import ATEN, aten
 
 __all__ = ["amax", "largest", "ranks"]
@@ -51,23 +53,7 @@ def _place(place):
 ATEN |= {"argmax": _place(jnp.argmax), "argmin": _place(jnp.argmin)}
 
 
-def _shared(extremum, place):
-    """The extremum over some axes, whose gradient is shared evenly by the entries that have it."""
-
-    @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
-    def select(x, axes):
-        return extremum(x, axes, keepdims=True)
-
-    @select.defjvp
-    def _(axes, primals, tangents):
-        value = select(primals[0], axes)
-        last = tuple(range(-len(axes), 0))
-        x, dx = (jnp.moveaxis(a, axes, last).reshape(*value.squeeze(axes).shape, -1) for a in (primals[0], tangents[0]))
-        own = place(x, -1, keepdims=True)
-        # XLA may compute an entry twice, rounded differently, so that none equals the extremum; the one found does
-        same = (x == extremum(x, -1, keepdims=True)) | (jax.lax.broadcasted_iota(own.dtype, x.shape, x.ndim - 1) == own)
-        return value, (jnp.where(same, dx, 0).sum(-1) / same.sum(-1).astype(x.dtype)).reshape(value.shape)
-
+def _over_axes(select):
     def over(x, axes=None, keepdim=False):
         axes = tuple(range(x.ndim)) if axes is None or axes == [] else [axes] if isinstance(axes, int) else axes
         axes = tuple(a % x.ndim for a in axes) if x.ndim else ()
@@ -77,7 +63,7 @@ def _shared(extremum, place):
     return over
 
 
-amax, _amin = _shared(jnp.max, jnp.argmax), _shared(jnp.min, jnp.argmin)
+amax, _amin = _over_axes(shared_max), _over_axes(shared_min)
 ATEN |= {"amax": amax, "amin": _amin, "max.default": amax, "min.default": _amin}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any, NamedTuple
 
 import jax
@@ -67,7 +68,10 @@ class _Law(NamedTuple):
 def prior_of_draw(closed, inputs: list) -> list[tuple[Any, Any, bool]]:
     """(mean, std, whether Gaussian) of each output of the jaxpr of an initialiser, whose inputs are random keys."""
     values: list = [_Random() for _ in inputs]
-    out = _run(closed.jaxpr, closed.consts, values)
+    # while a kernel is traced, numbers stay numbers: std of the initialiser's own precision, not float32's
+    by_numbers = not any(map(is_traced, closed.consts))
+    with jax.ensure_compile_time_eval() if by_numbers else contextlib.nullcontext():
+        out = _run(closed.jaxpr, closed.consts, values)
     laws = []
     for i, v in enumerate(out):
         if isinstance(v, _Law):
