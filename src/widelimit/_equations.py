@@ -8,7 +8,7 @@ from typing import Any
 import jax
 from jax.extend import core as jex_core
 
-__all__ = ["applied", "bound", "inlined", "replaced"]
+__all__ = ["applied", "bound", "inlined", "needed", "replaced"]
 
 # A program inside the equation is run as part of the one around it.
 _INLINED = {"jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint"}
@@ -36,6 +36,17 @@ def bound(eqn, values) -> list:
     """What a primitive without functions inside gives."""
     out = eqn.primitive.bind(*values, **eqn.params)
     return list(out) if eqn.primitive.multiple_results else [out]
+
+
+def needed(jaxpr) -> list[int]:
+    """Numbers of the equations that the outputs depend on, and of those with effects."""
+    wanted = {v for v in jaxpr.outvars if not isinstance(v, jex_core.Literal)}
+    kept = []
+    for i, eqn in reversed(list(enumerate(jaxpr.eqns))):
+        if eqn.effects or any(v in wanted for v in eqn.outvars):
+            kept.append(i)
+            wanted.update(v for v in eqn.invars if not isinstance(v, jex_core.Literal))
+    return kept[::-1]
 
 
 def replaced(f: Callable, rule: Rule) -> Callable:

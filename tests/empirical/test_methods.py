@@ -279,7 +279,7 @@ def test_functions_of_one_network_have_blocks():
          for a, f, x in (("u", u, X), ("r", residual, Y)) for b, g, y in (("u", u, X), ("r", residual, Y))}  # fmt: skip
 
     def rows(f, x):
-        leaves = jax.tree.leaves(jax.vmap(jax.jacrev(f), (None, 0))(params, x))
+        leaves = jax.tree.leaves(jax.jit(jax.vmap(jax.jacrev(f), (None, 0)))(params, x))
         return np.concatenate([np.asarray(a).reshape(len(x), -1) for a in leaves], 1)
 
     J = rows(u, X), rows(residual, Y)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core as jex_core
 
+from widelimit._equations import needed
 from widelimit._precision import at_once, enable_x64, is_traced
 from widelimit.fields import Covariance, Noise, UnknownLimitError
 from widelimit.trace._flat import on_parts
@@ -53,7 +54,8 @@ class Interpreter:
                 "the program has different operations at two widths, so its limit cannot be read. Remedy: let the "
                 "code not branch on the width."
             )
-        for eqn, eqn2 in zip(jaxpr.eqns, jaxpr2.eqns, strict=True):
+        for i in needed(jaxpr):
+            eqn, eqn2 = jaxpr.eqns[i], jaxpr2.eqns[i]
             ins = [read(a, b) for a, b in zip(eqn.invars, eqn2.invars, strict=True)]
             equation = paired_equation(eqn, eqn2, [s for _, s in ins])
             outs = self.apply(equation, [v for v, _ in ins])

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core as jex_core
 
+from widelimit._equations import needed
 from widelimit._precision import is_traced
 from widelimit.fields import Prior
 
@@ -108,21 +109,11 @@ def _run(jaxpr, consts, values):
     def read(a):
         return a.val if isinstance(a, jex_core.Literal) else env[a]
 
-    for eqn in _needed(jaxpr):
+    for i in needed(jaxpr):  # initialisers may run the model, at a width that no memory holds
+        eqn = jaxpr.eqns[i]
         outs = _step(eqn, [read(a) for a in eqn.invars])
         env.update(zip(eqn.outvars, outs, strict=True))
     return [read(a) for a in jaxpr.outvars]
-
-
-def _needed(jaxpr) -> list:
-    """Equations that the outputs depend on: initialisers may run the model, at a width that no memory holds."""
-    wanted = {v for v in jaxpr.outvars if not isinstance(v, jex_core.Literal)}
-    kept = []
-    for eqn in reversed(jaxpr.eqns):
-        if any(v in wanted for v in eqn.outvars):
-            kept.append(eqn)
-            wanted.update(v for v in eqn.invars if not isinstance(v, jex_core.Literal))
-    return kept[::-1]
 
 
 _PASS = {
