@@ -30,6 +30,8 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests listed in slow.txt are slow: those that took longest, of which others of their kind are run each time."""
     listed = set((REPOSITORY / "tests" / "slow.txt").read_text().splitlines())
+    # first, so that it is not shared out at the end to workers that would each run the experiments
+    items.sort(key=lambda item: "lab/test_run.py" not in item.nodeid)
     for item in items:
         if item.nodeid.removeprefix("tests/") in listed:
             item.add_marker(pytest.mark.slow)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from functools import partial
 
 import jax
@@ -64,6 +65,11 @@ def trained(f, params, X, total, *, steps, rate, momentum=0.0, ridge=0.0, toward
 
 @pytest.fixture
 def linear(float64):
+    return linearised()
+
+
+@functools.cache
+def linearised():
     """A linearised network in float64, its blocks of kernels and initial outputs."""
     X, X_test = inputs()
     net = network(7)
