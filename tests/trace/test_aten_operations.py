@@ -95,7 +95,8 @@ OPERATIONS = {
         lambda h: changed(image(h), (slice(None), slice(None), [0, 2], [1, 3]), h[:, :2] ** 2),
         lambda h: h.masked_scatter(h > 0, h.flip(1) ** 2),
         lambda h: square(h)[0].diagonal_scatter(h[0, :2] ** 2, 1)[None],
-        lambda h: h.select_scatter(h[:, 0] ** 2, 1, -1),
+        lambda h: h.select_scatter(h[:, 0] ** 2, 1, -1) + h.roll(2) + h.roll(-1, 1),
+        lambda h: h.put(FIXED[:, :2], h[:, 4:6] ** 2) * h.put(FIXED[:, 1:3], h[:, :2], accumulate=True),
         lambda h: h.index_copy(1, FIXED[0, :2], h[:, 4:6]).index_fill(1, FIXED[0, 3:], 1.0),
     ],
     "reduced": [
@@ -136,6 +137,7 @@ OPERATIONS = {
         lambda h: torch.special.i0(h) + torch.special.i0e(h) + torch.special.i1(h) + torch.special.i1e(h),
         lambda h: torch.special.entr(h.abs()) + torch.special.xlog1py(h, h.abs()) + torch.ldexp(h, torch.tensor(2)),
         lambda h: torch.special.gammainc(torch.tensor(1.5, dtype=h.dtype), h.abs()) * torch.signbit(h),
+        lambda h: F.rms_norm(h, (12,)) + F.rms_norm(1e-7 * h, (12,)),
         lambda h: h * h.sum().item() + torch.empty_like(h).fill_(2.0) * torch.empty(12, dtype=h.dtype).fill_(0.5),
     ],
     "complex": [
@@ -161,6 +163,7 @@ OPERATIONS = {
         lambda h: torch.linalg.solve_triangular(positive(h), square(h), upper=True),
         lambda h: torch.linalg.solve_triangular(positive(h), square(h), upper=False, left=False, unitriangular=True),
         lambda h: torch.cholesky_solve(square(h), positive(h).tril()) + torch.linalg.qr(square(h)).R.abs(),
+        lambda h: torch.linalg.householder_product(h.reshape(-1, 4, 3), h[:, :3]),
         lambda h: F.bilinear(h[:, :3], h[:, 3:5], h[0, :12].reshape(2, 3, 2)),
     ],
     "distances": [

@@ -136,8 +136,8 @@ def _flip(x, axes):
 
 
 @aten("roll")
-def _roll(x, shifts, axes):
-    return jnp.roll(x, tuple(shifts), tuple(axes))
+def _roll(x, shifts, axes=()):
+    return jnp.roll(x, tuple(shifts), tuple(axes)) if axes else jnp.roll(x, shifts[0])
 
 
 @aten("pad", "constant_pad_nd")
@@ -158,11 +158,6 @@ def _pad(x, widths, mode="constant", value=None):
 @aten("index_select")
 def _index_select(x, axis, index):
     return jnp.take(x, index, axis=axis)
-
-
-@aten("embedding")
-def _embedding(weight, indices, *_, **__):
-    return jnp.take(weight, indices, axis=0)
 
 
 # Sums over axes

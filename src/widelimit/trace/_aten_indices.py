@@ -9,7 +9,7 @@ import numpy as np
 from widelimit._precision import is_traced
 from widelimit.trace._aten import ATEN, RefusedOperation, aten
 from widelimit.trace._aten_axes import _slice
-from widelimit.trace._aten_order import ranks
+from widelimit.trace._aten_order import largest, ranks
 
 __all__ = ["places"]
 
@@ -37,6 +37,41 @@ def _source(values, index):
     if jnp.ndim(values) == 0:
         return values
     return jax.lax.slice(values, (0,) * index.ndim, index.shape)
+
+
+@aten("embedding")
+def _embedding(weight, indices, padding=-1, by_frequency=False, sparse=False):
+    """Rows by their numbers; that of `padding` does not train."""
+    if by_frequency:
+        raise RefusedOperation(
+            "scale_grad_by_freq=True divides gradients by how often a row is read, so that they are of no function.",
+            "Remedy: scale_grad_by_freq=False.",
+        )
+    rows = jnp.take(weight, indices, axis=0)
+    return rows if padding < 0 else jnp.where((indices == padding)[..., None], jax.lax.stop_gradient(rows), rows)
+
+
+@aten("_embedding_bag", "_embedding_bag_forward_only")
+def _embedding_bag(
+    weight, indices, starts, by_frequency=False, mode=0, sparse=False, factors=None, last=False, padding=-1
+):
+    """Sum (mode 0), mean (1) or maximum (2) of the rows of each bag, which begins at its entry of `starts`."""
+    rows = _embedding(weight, indices, padding, by_frequency)
+    bags = starts[:-1] if last else starts
+    bag = jnp.sum(bags[:, None] <= jnp.arange(indices.shape[0]), 0) - 1
+    inside = (bag == jnp.arange(bags.shape[0])[:, None]) & (indices != padding)  # (bags, rows)
+    if mode == 2:
+        held = jnp.where(inside[..., None], rows, -jnp.inf)
+        return (jnp.where(inside.any(1)[:, None], largest(held, 1)[0], 0),)
+    weights = inside.astype(rows.dtype) if factors is None else inside * factors
+    total = weights @ rows
+    return (total / jnp.maximum(inside.sum(1), 1)[:, None].astype(rows.dtype) if mode == 1 else total,)
+
+
+@aten("put")
+def _put(x, index, values, accumulate=False):
+    flat = x.ravel().at[index.ravel()]
+    return (flat.add if accumulate else flat.set)(values.ravel()).reshape(x.shape)
 
 
 @aten("gather")

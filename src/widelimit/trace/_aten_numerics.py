@@ -181,6 +181,18 @@ def _qr(x, mode="reduced"):
     return tuple(jnp.linalg.qr(x, mode))
 
 
+@aten("linalg_householder_product")
+def _householder_product(a, tau):
+    """The first columns of ``prod_i (I - tau_i v_i v_i^H)``, v_i the column i of a below a 1 on the diagonal."""
+    rows, columns = a.shape[-2:]
+    v = jnp.tril(a, -1) + jnp.eye(rows, columns, dtype=a.dtype)
+    product = jnp.broadcast_to(jnp.eye(rows, columns, dtype=a.dtype), a.shape)
+    for i in reversed(range(tau.shape[-1])):
+        along = jnp.einsum("...r,...rc->...c", jnp.conj(v[..., i]), product)
+        product = product - jnp.einsum("...,...r,...c->...rc", tau[..., i], v[..., i], along)
+    return product
+
+
 ATEN |= {
     "linalg_inv_ex": lambda x, *, check_errors=False: (jnp.linalg.inv(x),),
     "_linalg_det": lambda x: (jnp.linalg.det(x),),

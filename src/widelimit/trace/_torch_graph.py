@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from widelimit.fields import UnknownLimitError
+from widelimit.trace._torch_backward import forward_watched, without_no_grad
 
 __all__ = ["Graph", "Node", "Ref", "exported", "lifted", "lifted_integer", "lifted_number"]
 
@@ -57,8 +58,9 @@ def exported(module, shape: tuple[int, ...], integers: bool, kept: Sequence[str]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of PyTorch about itself
         try:
-            program = torch.export.export(module, (example,), strict=False)
-            _without_no_grad(program)
+            with forward_watched(module):
+                program = torch.export.export(module, (example,), strict=False)
+            without_no_grad(program)
             table = torch.export.default_decompositions()
             for name in kept:
                 name, _, overload = name.partition(".")
@@ -78,15 +80,6 @@ def exported(module, shape: tuple[int, ...], integers: bool, kept: Sequence[str]
                 f"{reason}"
             ) from error
     return _graph(program)
-
-
-def _without_no_grad(program) -> None:
-    for node in program.graph.nodes:
-        if "set_grad_enabled" in str(node.target) and node.args and node.args[0] is False:
-            raise UnknownLimitError(
-                "the module's forward has a torch.no_grad() block, whose effect on the NTK cannot be read from the "
-                "exported program. Remedy: use .detach() on what is not to be differentiated."
-            )
 
 
 def _graph(program) -> Graph:
@@ -116,8 +109,19 @@ def _graph(program) -> Graph:
         if node.op == "call_function":
             op = str(node.target).removeprefix("aten.") if hasattr(node.target, "overloads") else None
             op = op or (str(node.target).removeprefix("aten.") if "." in str(node.target) else node.target.__name__)
-            nodes.append(Node(node.name, op, _plain(node.args), _plain(node.kwargs), _place(node, op)))
+            nodes.append(Node(node.name, op, *_arguments(node, op), _place(node, op)))
     return Graph(nodes, inputs, constants, signature.user_inputs[0], outputs[0])
+
+
+def _arguments(node, op: str) -> tuple[tuple, dict]:
+    """Arguments of a node, with those that PyTorch reads off the type of the data."""
+    args, kwargs = _plain(node.args), _plain(node.kwargs)
+    if op.startswith("rms_norm") and kwargs.get("eps", args[3] if len(args) > 3 else None) is None:
+        import torch
+
+        dtype = node.args[0].meta["val"].dtype
+        kwargs["eps"] = torch.finfo(dtype if dtype == torch.float64 else torch.float32).eps
+    return (args[:3], kwargs) if op.startswith("rms_norm") and "eps" in kwargs else (args, kwargs)
 
 
 def _plain(value: Any) -> Any:
