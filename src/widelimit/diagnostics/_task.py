@@ -162,6 +162,8 @@ def _outputs(where, f, params, X) -> int:
         try:
             out = jax.eval_shape(f, params, one)
         except Exception as error:
+            if "Remedy: " in str(error):  # said by us
+                raise ValueError(f"{where}: {error}") from error
             raise ValueError(
                 f"{where}: the model failed for one example, of shape {shapes}: {error}. Remedy: examples as the "
                 "model takes them, one at a time."
