@@ -8,7 +8,7 @@ from typing import Any
 import jax
 from jax.extend import core as jex_core
 
-__all__ = ["applied", "bound", "inlined", "needed", "replaced"]
+__all__ = ["applied", "bound", "inlined", "loop_sizes", "needed", "replaced"]
 
 # A program inside the equation is run as part of the one around it.
 _INLINED = {"jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint"}
@@ -47,6 +47,14 @@ def needed(jaxpr) -> list[int]:
             kept.append(i)
             wanted.update(v for v in eqn.invars if not isinstance(v, jex_core.Literal))
     return kept[::-1]
+
+
+def loop_sizes(params) -> tuple[int, int]:
+    """How many constants and carried values a `scan` has."""
+    if "num_carry" in params:
+        return params["num_consts"], params["num_carry"]
+    constants, carried, _ = (len(list(part)) for part in params["ft_in"].elts)  # since JAX 0.12
+    return constants, carried
 
 
 def replaced(f: Callable, rule: Rule) -> Callable:
@@ -140,7 +148,7 @@ def _with_programs(eqn, values: Sequence[Any], rule: Rule) -> list[Any]:
         return jax.lax.switch(values[0], [lambda *v, c=c: _run(c, v, rule) for c in programs], *values[1:])
     if name == "while":
         return _loop(eqn, values, lambda v: _run(programs[0], v, rule))
-    consts, kept = p["num_consts"], p["num_carry"]
+    consts, kept = loop_sizes(p)
 
     def body(carry, x):
         out = _run(programs[0], [*values[:consts], *carry, *x], rule)

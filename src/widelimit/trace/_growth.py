@@ -16,10 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core as jex_core
 
+from widelimit._equations import loop_sizes
 from widelimit._precision import is_traced
 from widelimit.fields import UnknownLimitError
 from widelimit.trace._calls import inner_program
-from widelimit.trace._loops import loop_sizes
 from widelimit.trace._rules import Equation, paired_equation
 
 __all__ = ["check_growth", "growth_lines"]

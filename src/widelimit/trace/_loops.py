@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from widelimit._equations import loop_sizes
 from widelimit.fields import (
     Axes,
     Const,
@@ -38,18 +39,10 @@ from widelimit.trace._shape import _reshape, stacked
 from widelimit.trace._uses import Uses
 from widelimit.trace._values import Det, Field, Weight, as_field
 
-__all__ = ["loop_sizes"]
+__all__: list[str] = []
 
 # Fewer steps than this are written out: no table over times is smaller.
 _FEWEST = 4
-
-
-def loop_sizes(params) -> tuple[int, int]:
-    """How many constants and carried values a `scan` has."""
-    if "num_carry" in params:
-        return params["num_consts"], params["num_carry"]
-    constants, carried, _ = (len(list(part)) for part in params["ft_in"].elts)  # since JAX 0.12
-    return constants, carried
 
 
 @rule("scan", structural=True)
