@@ -99,6 +99,20 @@ def _in_a_while(h):
     return jax.lax.while_loop(lambda c: c[0] < 3, lambda c: (c[0] + 1, jnp.sin(c[1]) + jnp.max(c[1])), (0, h))[1]
 
 
+def _in_whiles_side_by_side(h):
+    def loop(h):
+        def step(c):
+            return c[0] + 1, jnp.max(jnp.sin(c[1])) - c[1]
+
+        return jax.lax.while_loop(lambda c: c[0] < 3, step, ((2 * h[0]).astype(int), h))[1]
+
+    return jax.vmap(loop)(h.reshape(3, 4))
+
+
+def _of_nothing(h):
+    return h + jnp.max(h[:0], initial=0.3) + jnp.min(h[:0].reshape(0, 3), 1).sum()
+
+
 def _in_a_branch(h):
     return jax.lax.cond(h[0] > 0, lambda h: jnp.max(h) * h, lambda h: jnp.min(h) * h, h)
 
@@ -107,6 +121,8 @@ PROGRAMS = {
     "scan": _in_a_scan,
     "fori": _in_a_loop,
     "while": _in_a_while,
+    "whiles": _in_whiles_side_by_side,
+    "nothing": _of_nothing,
     "cond": _in_a_branch,
     "jit": jax.jit(lambda h: h - jnp.max(h * h)),
     "remat": jax.checkpoint(lambda h: h - jnp.max(h * h)),
@@ -122,7 +138,7 @@ def test_the_same_function_and_derivatives(name, float64):
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, atol=1e-14), jax.jacfwd(by_place(f))(h), jax.jacfwd(f)(h)
     )
-    if name not in ("none", "while"):
+    if name not in ("none", "while", "nothing"):
         assert "custom_jvp_call" in str(jax.make_jaxpr(by_place(f))(h))
     if name in ("cond", "jit"):
         twice = [jax.jacfwd(jax.jacrev(g))(h) for g in (by_place(f), f)]

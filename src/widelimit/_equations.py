@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.extend import core as jex_core
 
 __all__ = ["applied", "bound", "inlined", "loop_sizes", "needed", "replaced"]
@@ -164,8 +165,18 @@ def _loop(eqn, values: Sequence[Any], body: Callable) -> list[Any]:
     of_condition, of_body = p["cond_nconsts"], p["body_nconsts"]
     for_condition, for_body = values[:of_condition], values[of_condition : of_condition + of_body]
     condition = jex_core.jaxpr_as_fun(p["cond_jaxpr"])
-    return jax.lax.while_loop(
-        lambda state: condition(*for_condition, *state)[0],
-        lambda state: body([*for_body, *state]),
-        list(values[of_condition + of_body :]),
-    )
+
+    def going(state):
+        return condition(*for_condition, *state)[0]
+
+    def step(state):
+        new = body([*for_body, *state])
+        if not p["cond_jaxpr"].out_avals[0].shape:
+            return new
+        on = going(state)  # of loops side by side, as `vmap` makes of one: those that have ended keep their state
+        return [
+            jax.lax.select(jax.lax.broadcast_in_dim(on, jnp.shape(a), range(on.ndim)), a, b)
+            for a, b in zip(new, state, strict=True)
+        ]
+
+    return jax.lax.while_loop(lambda state: jnp.any(going(state)), step, list(values[of_condition + of_body :]))

@@ -50,5 +50,7 @@ def _rule(eqn) -> Callable[..., list] | None:
     select = {"reduce_max": amax, "reduce_min": amin}.get(eqn.primitive.name)
     if select is None or not jnp.issubdtype(eqn.outvars[0].aval.dtype, jnp.floating):
         return None
+    if 0 in eqn.invars[0].aval.shape:  # of nothing, which has no place
+        return None
     axes = tuple(eqn.params["axes"])
     return lambda x: [jnp.squeeze(select(x, axes), axes) if axes else x]

@@ -117,8 +117,8 @@ class EmpiricalKernel:
         return values if self._design.by_parameter else values["all"]
 
     def _shaped(self, value, plan: Plan):
-        if plan.is_complex:
-            return self._of_complex(value)
+        if any(plan.is_complex):
+            return self._of_complex(value, plan.is_complex)
         if plan.design.output == "full":
             value = jnp.transpose(value, (0, 2, 1, 3))
             return value[:, :, 0, 0] if callable(self._output) and value.shape[2:] == (1, 1) else value
@@ -126,14 +126,17 @@ class EmpiricalKernel:
             return jnp.moveaxis(value, 0, 2)
         return value / plan.outputs if self._output == "mean" else value
 
-    def _of_complex(self, value):
-        """``J J'^H`` from the kernel of real and imaginary parts, (N, 2 O, M, 2 O)."""
-        n = value.shape[1] // 2
-        halves = slice(0, n), slice(n, None)
-        (rr, ri), (ir, ii) = ([value[:, a, :, b] for b in halves] for a in halves)
-        full = jnp.transpose(rr + ii + 1j * (ir - ri), (0, 2, 1, 3))
+    def _of_complex(self, value, sides):
+        """``J J'^H`` from the kernel of the real and imaginary parts of the complex sides, (N, 2 O, M, 2 O)."""
+
+        def parts(is_complex, size):
+            return [(1, slice(0, size // 2)), (1j, slice(size // 2, None))] if is_complex else [(1, slice(None))]
+
+        one, two = (parts(c, n) for c, n in zip(sides, value.shape[1::2], strict=True))
+        full: Any = sum(a * b.conjugate() * value[:, rows, :, columns] for a, rows in one for b, columns in two)
+        full = jnp.transpose(full, (0, 2, 1, 3))
         if self._output == "full" or callable(self._output):
-            return full[:, :, 0, 0] if callable(self._output) and n == 1 else full
+            return full[:, :, 0, 0] if callable(self._output) and full.shape[2:] == (1, 1) else full
         diagonal = jnp.diagonal(full, axis1=2, axis2=3)
         return {"diag": diagonal, "sum": diagonal.sum(-1), "mean": diagonal.mean(-1)}[self._output]
 
@@ -142,11 +145,11 @@ class EmpiricalKernel:
 def _planned(design: Design, leaves, names, chosen, one, two, n: int, double: bool) -> Plan:
     """The plan for arrays of these shapes, so that a network that moves is traced and compiled once."""
     leaves, one, two = map(_of_signature, (leaves, one, two))
-    is_complex = any(
+    is_complex = tuple(
         jnp.issubdtype(_output_of(f, leaves, x).dtype, jnp.complexfloating)
         for f, x in ((design.f, one), (design.other, two))
     )
-    design = design._replace(output="full") if is_complex else design
+    design = design._replace(output="full") if any(is_complex) else design
     return Plan(design, leaves, names, chosen, one, two, n, is_complex)
 
 
@@ -203,7 +206,7 @@ def _kept_flat(f, structure, output) -> _Flat:
     return _Flat(f, structure, output)
 
 
-def flat_function(f: Callable, structure: Any, output: Any) -> Callable:
+def flat_function(f: Callable, structure: Any, output: Any) -> _Flat:
     """f of the leaves of parameters of this structure, real (O,); the same object for the same f where it can be."""
     wanted = output if callable(output) else None
     try:

@@ -64,7 +64,8 @@ def weights_of(where: str, params: Any, lr: Any, parameters: Callable[[str], boo
     for name, leaf, rate in zip(names, leaves, rates, strict=True):
         if jnp.ndim(rate) > 0:
             try:
-                rate = jnp.ravel(jnp.broadcast_to(jnp.asarray(rate), jnp.shape(leaf)))
+                own = jnp if isinstance(rate, jax.Array) else np  # NumPy keeps float64 where JAX would not
+                rate = own.ravel(own.broadcast_to(rate, jnp.shape(leaf)))
             except ValueError:
                 raise ValueError(
                     f"{where}: lr{name} has shape {jnp.shape(rate)}, the parameter {jnp.shape(leaf)}."

@@ -49,8 +49,8 @@ class Plan:
     Made by ``kernel.plan(x)``.  method: that chosen; tile: examples at once; bytes: what is held at once, as compiled.
     """
 
-    def __init__(self, design: Design, leaves, names, chosen, x1, x2, n: int, is_complex: bool = False):
-        """leaves, x1, x2: shapes; chosen: as in `parts_of`; n: examples of the larger side."""
+    def __init__(self, design: Design, leaves, names, chosen, x1, x2, n: int, is_complex=(False, False)):
+        """leaves, x1, x2: shapes; chosen: as in `parts_of`; n: examples of the larger side; is_complex: either side."""
         self.design, self.names, self.chosen = design, names, dict(chosen)
         self.is_complex = is_complex
         self._examples = x1, x2

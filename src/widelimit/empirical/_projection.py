@@ -59,8 +59,9 @@ def ntk_features(
     NumPy in: NumPy float64 out; JAX in: JAX, in its precision.
     With Gaussian t an entry of ``Phi Phi^T`` has standard error ``sqrt((K_ii K_jj + K_ij^2) / features)`` for one
     output, of which `projection_standard_error` gives an estimate for all; `projection_bound` bounds the matrix.
-    Raises ValueError for unknown kinds and outputs, a negative lr, or too few features; MemoryError where one example
-    does not fit.  Source: Johnson & Lindenstrauss 1984; Park et al. 2023 (TRAK).
+    f is compiled once: where what it reads elsewhere has changed, give a new function.
+    Raises ValueError for unknown kinds and outputs, a negative lr, or too few features, TypeError for complex outputs,
+    MemoryError where one example does not fit.  Source: Johnson & Lindenstrauss 1984; Park et al. 2023 (TRAK).
     """
     if not callable(f):
         raise TypeError(f"ntk_features: f must be a function f(params, x), not {type(f).__name__}.")
@@ -83,6 +84,11 @@ def ntk_features(
         x = in_double(x) if to_numpy else in_one_precision(x)[0]
         leaves = leaves_of(params)
         flat = flat_function(f, jax.tree.structure(params), output)
+        one = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), x)
+        if jnp.issubdtype(jax.eval_shape(flat.plain, leaves, one).dtype, jnp.complexfloating):
+            raise TypeError(
+                "ntk_features: f has complex outputs. Remedy: wl.gram, or real and imaginary parts as outputs of f."
+            )
         found = _projected(flat, leaves, rates, x, int(features), key, kind, _MEMORY if memory is None else memory)
         found = _shaped(found, output)
         return np.asarray(found) if to_numpy and not is_traced(found) else found

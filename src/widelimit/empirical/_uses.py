@@ -85,11 +85,13 @@ class Output(NamedTuple):
 class Shift(NamedTuple):
     """A parameter added to what a layer gives, one entry for each of its outputs and the same at all positions.
 
-    ratio: of the gradient by the shift to the gradient by what the layer gives.
+    ratio: of the gradient by the shift to the gradient by what the layer gives; entries: which entry of the parameter
+    is added to each output, as bytes.
     """
 
     layer: Layer
     ratio: float
+    entries: bytes
 
 
 class Shared(NamedTuple):
@@ -164,7 +166,7 @@ def _shift(name, values) -> Shift | None:
         entries[at.ravel()] = np.broadcast_to(added, at.shape).ravel()
         groups = np.asarray(output.layer.split(jnp.asarray(entries.reshape(output.layer.output.shape))))
     same = (groups == groups[:, :1]).all() and len(np.unique(groups[:, 0])) == groups[:, 0].size
-    return Shift(output.layer, view.scale / output.scale) if same and output.scale else None
+    return Shift(output.layer, view.scale / output.scale, groups[:, 0].tobytes()) if same and output.scale else None
 
 
 def _entries(steps: tuple, array) -> np.ndarray:
@@ -196,7 +198,7 @@ def _viewed(eqn, name, values) -> View | Output | None:
     if name in ("mul", "div") and len(values) == 2:
         held, other = (values[0], values[1]) if isinstance(first, View | Output) else (values[1], first)
         number = _number(other)
-        if number is not None and not (name == "div" and held is values[1]):
+        if number is not None and not (name == "div" and (held is values[1] or number == 0)):
             scale = number if name == "mul" else 1 / number
             array = held.array * jnp.asarray(scale, held.array.dtype)
             return held._replace(array=array, scale=held.scale * scale)
@@ -284,10 +286,10 @@ def _rows(eqn, values, plain) -> Layer | None:
     if getattr(dims, "operand_batching_dims", ()):
         return None
     mode = str(p.get("mode"))
-    rows = index.reshape(-1).astype(jnp.int32)
+    rows = index.reshape(-1)
     if "CLIP" in mode.upper() or mode == "0":
         rows = jnp.clip(rows, 0, table.shape[0] - 1)
-    rows = jnp.where((rows >= 0) & (rows < table.shape[0]), rows, -1)  # of none, which has no gradient
+    rows = jnp.where((rows >= 0) & (rows < table.shape[0]), rows.astype(jnp.int32), -1)  # of none: no gradient
     offsets = list(dims.offset_dims)
 
     def split(g):
@@ -300,7 +302,7 @@ def _rows(eqn, values, plain) -> Layer | None:
 def uses_of(closed, leaves: Sequence[Any], x: Sequence[Any]) -> tuple[dict[int, list[Layer]], dict[int, Shared]]:
     """For each parameter that is only used in layers of one layout: these, with shapes for arrays; and the biases."""
     found: dict[int, list[Layer]] = {}
-    shifts: dict[int, list[tuple[int, int, float]]] = {}
+    shifts: dict[int, list[tuple[int, int, float, bytes]]] = {}
     other: set[int] = set()
 
     def use(view, what):
@@ -310,7 +312,10 @@ def uses_of(closed, leaves: Sequence[Any], x: Sequence[Any]) -> tuple[dict[int, 
         if isinstance(what, Shift):
             leaf = what.layer.leaf
             number = next(i for i, layer in enumerate(found[leaf]) if layer is what.layer)
-            shifts.setdefault(view.leaf, []).append((leaf, number, what.ratio / scales[leaf][number]))
+            if scale := scales[leaf][number]:
+                shifts.setdefault(view.leaf, []).append((leaf, number, what.ratio / scale, what.entries))
+            else:
+                other.add(view.leaf)
             return None
         found.setdefault(view.leaf, []).append(what)
         scales.setdefault(view.leaf, []).append(view.scale)
@@ -333,8 +338,8 @@ def uses_of(closed, leaves: Sequence[Any], x: Sequence[Any]) -> tuple[dict[int, 
             kept[leaf] = [layer._replace(h=h, output=out) for layer, h, out in shapes]
     shared = {}
     for leaf, rows in shifts.items():
-        of = rows[0][0]
-        whole = [(of, i, rows[0][2]) for i in range(len(kept.get(of, [])))]  # beside every use of that one
+        of, _, ratio, entries = rows[0]
+        whole = [(of, i, ratio, entries) for i in range(len(kept.get(of, [])))]  # beside every use of that one
         if leaf not in other and leaf not in found and rows == whole:
-            shared[leaf] = Shared(of, rows[0][2])
+            shared[leaf] = Shared(of, ratio)
     return kept, shared
