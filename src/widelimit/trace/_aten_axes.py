@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from widelimit.trace._aten import ATEN, RefusedOperation, aten, dtype_of
+from widelimit.trace._aten_kinks import absolute
 from widelimit.trace._aten_order import amax
 
 __all__ = ["power_norm", "root"]
@@ -161,8 +162,16 @@ def _index_select(x, axis, index):
 
 
 @aten("embedding")
-def _embedding(weight, indices, *_, **__):
-    return jnp.take(weight, indices, axis=0)
+def _embedding(weight, indices, padding_idx=-1, scale_grad_by_freq=False, sparse=False):
+    """Rows of a table; that of the padding does not train."""
+    if scale_grad_by_freq:
+        raise RefusedOperation(
+            "gradients by the frequency of tokens depend on the other examples.", "Remedy: scale_grad_by_freq=False."
+        )
+    rows = jnp.take(weight, indices, axis=0)
+    if padding_idx < 0:
+        return rows
+    return jnp.where((indices == padding_idx)[..., None], jax.lax.stop_gradient(rows), rows)
 
 
 # Sums over axes
@@ -228,7 +237,7 @@ def power_norm(x, p: float, axes, keepdim: bool):
     if p == 2:
         square = jnp.square(x) if not jnp.iscomplexobj(x) else jnp.real(x * jnp.conj(x))
         return root(jnp.sum(square, axes, keepdims=keepdim))
-    size = jnp.abs(x)
+    size = absolute(x)
     if p == 0:
         return jnp.sum((size != 0).astype(size.dtype), axes, keepdims=keepdim)
     if p == 1:

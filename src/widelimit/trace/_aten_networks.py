@@ -197,9 +197,8 @@ def _layer_norm(x, shape, weight=None, bias=None, eps=1e-5, fast=True):
 
 
 @aten("rms_norm")
-def _rms_norm(x, shape, weight=None, eps=None):
+def _rms_norm(x, shape, weight, eps):
     axes = tuple(range(x.ndim - len(shape), x.ndim))
-    eps = np.finfo(np.float32).eps if eps is None else eps
     return _scaled(x / jnp.sqrt(jnp.mean(jnp.square(x), axes, keepdims=True) + eps), weight, None)
 
 

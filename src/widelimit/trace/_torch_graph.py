@@ -44,9 +44,10 @@ class Graph(NamedTuple):
     output: str
 
 
-def exported(module, shape: tuple[int, ...], integers: bool, kept: Sequence[str]) -> Graph:
+def exported(module, shape: tuple[int, ...], integers: bool, kept: Sequence[str], check: Any = None) -> Graph:
     """The graph of a module applied to one example in a batch of one; operations named in `kept` stay whole.
 
+    check: called with the module, PyTorch's program of it and an example.
     Raises ValueError where PyTorch cannot apply or export the module.
     """
     import torch
@@ -59,6 +60,8 @@ def exported(module, shape: tuple[int, ...], integers: bool, kept: Sequence[str]
         try:
             program = torch.export.export(module, (example,), strict=False)
             _without_no_grad(program)
+            if check is not None:
+                check(module, program, example)
             table = torch.export.default_decompositions()
             for name in kept:
                 name, _, overload = name.partition(".")
@@ -116,12 +119,22 @@ def _graph(program) -> Graph:
         if node.op == "call_function":
             op = str(node.target).removeprefix("aten.") if hasattr(node.target, "overloads") else None
             op = op or (str(node.target).removeprefix("aten.") if "." in str(node.target) else node.target.__name__)
-            nodes.append(Node(node.name, op, _plain(node.args), _plain(node.kwargs), _place(node, op)))
+            nodes.append(Node(node.name, op, _plain(_complete(node, op)), _plain(node.kwargs), _place(node, op)))
     return Graph(nodes, inputs, constants, signature.user_inputs[0], outputs[0])
 
 
+def _complete(node, op: str) -> tuple:
+    """Arguments, with those that PyTorch takes from the type of its numbers."""
+    import torch
+
+    if op.partition(".")[0] != "rms_norm" or (len(node.args) == 4 and node.args[3] is not None):
+        return node.args
+    weight = node.args[2] if len(node.args) > 2 else None
+    return (*node.args[:2], weight, torch.finfo(node.args[0].meta["val"].dtype).eps)
+
+
 def _plain(value: Any) -> Any:
-    """Arguments of a node without PyTorch's types: dtypes as names ("float", "complex", "int", "bool"); no devices."""
+    """Arguments of a node without PyTorch's types: dtypes as names, "short" of integers below 32 bits; no devices."""
     import torch
 
     if isinstance(value, torch.fx.Node):
@@ -134,6 +147,8 @@ def _plain(value: Any) -> Any:
     if isinstance(value, torch.dtype):
         if value.is_complex:
             return "complex"
+        if value in (torch.uint8, torch.int8, torch.int16):
+            return "short"
         return "float" if value.is_floating_point else "bool" if value == torch.bool else "int"
     if value is None or isinstance(value, bool | int | float | complex | str):
         return value
