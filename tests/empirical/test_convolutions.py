@@ -68,3 +68,20 @@ def test_what_is_left_as_it_is():
         assert "conv_general_dilated" in str(jax.make_jaxpr(by_products(f))(W, x))
         a, b = (jax.jvp(lambda W, h=h: h(W, x), (W,), (W,)) for h in (f, by_products(f)))
         np.testing.assert_allclose(a, b)
+
+
+def test_numbers_of_16_bits_are_summed_in_32():
+    """And of the type that was asked for."""
+    rng = np.random.default_rng(0)
+    x, W = (jnp.asarray(rng.normal(size=shape), jnp.bfloat16) for shape in ((1, 6, 6, 3), (3, 3, 3, 4)))
+    for dtype, rounding in ((jnp.float32, 1e-6), (jnp.bfloat16, 2**-8)):
+
+        def f(x, W, dtype=dtype):
+            return lax.conv_general_dilated(
+                x, W, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"), preferred_element_type=dtype
+            )
+
+        got, want = by_products(f)(x, W), f(x, W)
+        assert got.dtype == want.dtype == dtype
+        exact = f(x.astype(jnp.float32), W.astype(jnp.float32), jnp.float32)
+        np.testing.assert_allclose(got.astype(jnp.float32), exact, rtol=rounding, atol=1e-5)

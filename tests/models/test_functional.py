@@ -206,3 +206,77 @@ def test_flax_linen():
         wl.gram(wl.empirical_ntk(Model(train=True), variables), X)
     with pytest.raises(TypeError, match="holds no parameters"):
         wl.empirical_ntk(Model())
+
+
+def torch_of(function, **layers):
+    """A PyTorch module of layers, by name, whose forward is function(module, x); in double precision."""
+    torch = pytest.importorskip("torch")
+
+    class Model(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            for name, layer in layers.items():
+                setattr(self, name, layer)
+
+        def forward(self, x):
+            return function(self, x)
+
+    torch.manual_seed(0)
+    return Model().double()
+
+
+def agrees_with_torch(module, x):
+    want = of_gradients(torch_rows(module, x))
+    got = wl.gram(wl.empirical_ntk(module, output="full"), x)
+    np.testing.assert_allclose(got, want, rtol=1e-8, atol=1e-10 * np.abs(want).max())
+
+
+def test_pytorch_derivatives_at_kinks(float64):
+    """Two hidden units are exactly 0 (or, of the last layers, at a bound), as units whose weights start at 0 are."""
+    torch = pytest.importorskip("torch")
+    from torch import nn
+    from torch.nn import functional as F
+
+    hidden = nn.Linear(5, 6)
+    with torch.no_grad():
+        hidden.weight[:2] = hidden.bias[:2] = 0
+    functions = [
+        F.relu, F.relu6, F.hardtanh, lambda h: F.hardtanh(h, 0, 0.5), lambda h: F.leaky_relu(h, 0.2), torch.abs,
+        lambda h: h.clamp(min=0), lambda h: h.clamp(max=0), lambda h: h.clamp(0, 1), lambda h: h.clamp(h[:, :1] * 0),
+        lambda h: torch.maximum(h, 0 * h), lambda h: F.softplus(h, 2.0, 0.1), lambda h: F.softshrink(h + 0.5, 0.5),
+        lambda h: F.hardswish(h + 3) + F.hardswish(h - 3), torch.sinc,
+        lambda h: F.hardsigmoid(h[:, :2] - 3),  # elsewhere PyTorch multiplies by 1/6 in 32 bits
+        lambda h: h[:, :2].norm(1, 1, True) + h[:, :2].norm(float("inf"), 1, True), lambda h: torch.copysign(h, h - 1),
+    ]  # fmt: skip
+    last = nn.ModuleList([nn.PReLU(6), nn.RMSNorm(6)])
+
+    def forward(self, x):
+        h = self.hidden(x)
+        parts = [f(h) for f in (*functions, *self.last)]
+        return torch.stack([(p * torch.arange(1, p.shape[1] + 1)).sum(1) for p in parts], 1)
+
+    agrees_with_torch(torch_of(forward, hidden=hidden, last=last), X.astype(np.float64))
+
+
+def test_pytorch_padding_and_types(float64):
+    pytest.importorskip("torch")
+    from torch import nn
+
+    tokens = np.array([[0, 1, 2], [0, 0, 3], [4, 0, 4]])
+    padded = nn.Embedding(5, 4, padding_idx=0)
+    agrees_with_torch(torch_of(lambda m, t: m.layer(m.table(t)).sum(1), table=padded, layer=nn.Linear(4, 2)), tokens)
+
+    def by_counts(m, x):
+        return m.layer(x) * ((x > 0).type_as(x) + (x > -1).type_as(x)).sum(1, keepdim=True)
+
+    agrees_with_torch(torch_of(by_counts, layer=nn.Linear(5, 2)), X.astype(np.float64))
+    half = nn.Linear(5, 2).bfloat16()
+    want = of_gradients(torch_rows(nn.Linear(5, 2), X))  # of no parameter's value
+    np.testing.assert_allclose(wl.gram(wl.empirical_ntk(half, output="full"), X), want, rtol=1e-5)
+    frequent = nn.Embedding(5, 4, scale_grad_by_freq=True)
+    for m, x in (
+        (torch_of(lambda m, t: m.table(t).sum(1), table=frequent), tokens),
+        (torch_of(lambda m, x: m.layer(x) * (100 * x).char(), layer=nn.Linear(5, 5)), X),
+    ):
+        with pytest.raises(ValueError, match="Remedy"):
+            wl.gram(wl.empirical_ntk(m), x)

@@ -51,13 +51,17 @@ def _convolution(x, W, p, out):
     x = x.reshape(*x.shape[:-1], groups, -1)
     W = W.reshape(*W.shape[:-1], groups, -1)
     total: Any = 0.0
+    short = jnp.issubdtype(out.dtype, jnp.floating) and out.dtype.itemsize < 4
+    within = jnp.float32 if short else out.dtype  # sums of 16-bit numbers are rounded once
     for offset in itertools.product(*map(range, W.shape[:rank])):
         starts = [a * d for a, d in zip(offset, p["rhs_dilation"], strict=True)]
         ends = [b + (n - 1) * s + 1 for b, n, s in zip(starts, sizes, p["window_strides"], strict=True)]
         part = lax.slice(
             x, [0, *starts, 0, 0], [x.shape[0], *ends, *x.shape[-2:]], [1, *p["window_strides"], 1, 1]
         )  # fmt: skip
-        total = total + jnp.einsum("...gc,cgo->...go", part, W[offset], precision=p["precision"])
-    total = total.reshape(*total.shape[:-2], -1)
+        total = total + jnp.einsum(
+            "...gc,cgo->...go", part, W[offset], precision=p["precision"], preferred_element_type=within
+        )
+    total = total.reshape(*total.shape[:-2], -1).astype(out.dtype)
     order = [dims.out_spec.index(i) for i in range(rank + 2)]  # of (batch, channels, positions)
     return jnp.moveaxis(total, -1, 1).transpose(order)

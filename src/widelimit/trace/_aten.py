@@ -37,11 +37,11 @@ def aten(*names: str):
 
 
 def dtype_of(name: str | None, default: Any = None):
-    """JAX's type for "float", "complex", "int" or "bool"; floating-point types are all the working precision."""
+    """JAX's type for "float", "complex", "int", "short" or "bool"; all floating-point types are of one precision."""
     if name is None:
         return default
-    return {"float": jnp.result_type(float), "int": jnp.result_type(int), "bool": jnp.bool_,
-            "complex": jnp.result_type(complex)}[name]  # fmt: skip
+    return {"float": jnp.result_type(float), "int": jnp.result_type(int), "short": jnp.result_type(int),
+            "bool": jnp.bool_, "complex": jnp.result_type(complex)}[name]  # fmt: skip
 
 
 def run(graph: Graph, tensor_of: Callable[[str], Any], x):
@@ -118,7 +118,7 @@ def _getitem(values, i):
 
 
 _SAME_NAME = [
-    "abs", "exp", "exp2", "expm1", "log", "log1p", "log2", "log10", "sin", "cos", "tan", "sinh", "cosh", "tanh", "asin",
+    "exp", "exp2", "expm1", "log", "log1p", "log2", "log10", "sin", "cos", "tan", "sinh", "cosh", "tanh", "asin",
     "acos", "atan", "asinh", "acosh", "atanh", "sign", "floor", "ceil", "round", "trunc", "square", "sqrt", "maximum",
     "minimum", "logical_and", "logical_or", "logical_not", "logical_xor", "isnan", "isinf", "atan2",
 ]  # fmt: skip
@@ -133,23 +133,14 @@ ATEN |= {
     "erfc": jax.scipy.special.erfc,
     "special_erf": jax.scipy.special.erf,
     "sigmoid": jax.nn.sigmoid,
-    "relu": lambda x: jnp.maximum(x, 0),
-    "relu6": lambda x: jnp.clip(x, 0, 6),
     "silu": jax.nn.silu,
     "selu": jax.nn.selu,
     "mish": lambda x: x * jnp.tanh(jax.nn.softplus(x)),
     "log_sigmoid": jax.nn.log_sigmoid,
-    "hardswish": lambda x: x * jnp.clip(x + 3, 0, 6) / 6,
-    "hardsigmoid": lambda x: jnp.clip(x + 3, 0, 6) / 6,
-    "hardtanh": lambda x, low=-1.0, high=1.0: jnp.clip(x, low, high),
-    "leaky_relu": lambda x, slope=0.01: jnp.where(x >= 0, x, slope * x),
-    "prelu": lambda x, w: jnp.where(x >= 0, x, jnp.reshape(w, (-1,) + (1,) * max(x.ndim - 2, 0)) * x),
     "gelu": lambda x, approximate="none": jax.nn.gelu(x, approximate=approximate == "tanh"),
     "celu": lambda x, alpha=1.0: jax.nn.celu(x, alpha),
-    "softplus": lambda x, beta=1.0, threshold=20.0: jax.nn.softplus(beta * x) / beta,
     "threshold": lambda x, at, value: jnp.where(x > at, x, value),
     "hardshrink": lambda x, at=0.5: jnp.where(jnp.abs(x) > at, x, 0.0),
-    "softshrink": lambda x, at=0.5: jnp.maximum(x - at, 0) + jnp.minimum(x + at, 0),
     "add": lambda a, b, alpha=1: a + _times(alpha, b),
     "sub": lambda a, b, alpha=1: a - _times(alpha, b),
     "rsub": lambda a, b, alpha=1: b - _times(alpha, a),
@@ -196,15 +187,6 @@ def _floor_divide(a, b):
     return a // b
 
 
-@aten("clamp", "clamp_min")
-def _clamp(x, low=None, high=None):
-    x = x if low is None else jnp.maximum(x, low)
-    return x if high is None else jnp.minimum(x, high)
-
-
-ATEN["clamp_max"] = lambda x, high: jnp.minimum(x, high)
-
-
 @aten("elu")
 def _elu(x, alpha=1.0, scale=1.0, input_scale=1.0):
     if input_scale == 1:
@@ -213,7 +195,16 @@ def _elu(x, alpha=1.0, scale=1.0, input_scale=1.0):
 
 
 @aten("_to_copy", "to", "type_as")
-def _to(x, *_, dtype=None, non_blocking=False, copy=False):
+def _to(x, *others, dtype=None, **_):
+    """To a type by its name, or to that of another array."""
+    for other in others:
+        if isinstance(other, jax.Array):
+            kinds = {"float": jnp.floating, "complex": jnp.complexfloating, "bool": jnp.bool_, "int": jnp.integer}
+            dtype = next(name for name, kind in kinds.items() if jnp.issubdtype(other.dtype, kind))
+        elif other in ("float", "complex", "bool", "int", "short"):
+            dtype = other
+    if dtype == "short" and x.dtype != jnp.bool_:
+        raise RefusedOperation("integers of 8 or 16 bits wrap around.", "Remedy: .long().")
     if not isinstance(dtype, str):
         return x
     same = dtype == "float" and jnp.issubdtype(x.dtype, jnp.floating)

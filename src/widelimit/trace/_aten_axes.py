@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from widelimit.trace._aten import ATEN, RefusedOperation, aten, dtype_of
+from widelimit.trace._aten_kinks import absolute
 from widelimit.trace._aten_order import amax
 
 __all__ = ["power_norm", "root"]
@@ -223,7 +224,7 @@ def power_norm(x, p: float, axes, keepdim: bool):
     if p == 2:
         square = jnp.square(x) if not jnp.iscomplexobj(x) else jnp.real(x * jnp.conj(x))
         return root(jnp.sum(square, axes, keepdims=keepdim))
-    size = jnp.abs(x)
+    size = absolute(x)
     if p == 0:
         return jnp.sum((size != 0).astype(size.dtype), axes, keepdims=keepdim)
     if p == 1:

@@ -34,7 +34,6 @@ ATEN |= {
     "fmin": lambda a, b: jnp.where((a <= b) | jnp.isnan(b), a, b),
     "fmax": lambda a, b: jnp.where((a >= b) | jnp.isnan(b), a, b),
     "ldexp": lambda x, n: x * jnp.exp2(n),
-    "copysign": lambda x, y: jnp.where(jnp.signbit(x) == jnp.signbit(jnp.asarray(y, x.dtype)), x, -x),
     "signbit": jnp.signbit,
     "bitwise_xor": jnp.bitwise_xor,
     "_local_scalar_dense": jax.lax.stop_gradient,  # x.item()

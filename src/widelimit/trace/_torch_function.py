@@ -26,19 +26,26 @@ def _as_value_error():
         raise ValueError(f"functional: {error}") from error
 
 
+def _in_numpy(tensor):
+    """NumPy has no bfloat16."""
+    tensor = tensor.detach()
+    return (tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor).numpy()
+
+
 def torch_function(module: Any) -> tuple[Callable, dict[str, Any]]:
     """``f(params, x)`` and the parameters that train, by name; a tensor of several names under its first.
 
-    Raises ValueError for dropout or BatchNorm in training mode, modules that change their buffers, and operations of
-    PyTorch that have no counterpart here.
+    Floating-point numbers of every precision, also those of `torch.autocast`, are of JAX's working precision.
+    Raises ValueError for dropout or BatchNorm in training mode, modules that change their buffers or have gradients of
+    their own, and operations of PyTorch that have no counterpart here.
     """
     with _as_value_error():
         check_mode(module)
     tensors, names = tensors_of(module)
-    params = {name: jnp.asarray(t.detach().numpy()) for name, t in tensors.items() if t.requires_grad}
+    params = {name: jnp.asarray(_in_numpy(t)) for name, t in tensors.items() if t.requires_grad}
     if not params:
         raise ValueError("functional: the module has no parameter that trains (requires_grad).")
-    constants = {name: t.detach().numpy() for name, t in tensors.items() if not t.requires_grad}
+    constants = {name: _in_numpy(t) for name, t in tensors.items() if not t.requires_grad}
     graphs: dict[tuple, Any] = {}
 
     def f(params, x):

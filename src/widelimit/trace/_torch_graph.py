@@ -125,7 +125,7 @@ def _arguments(node, op: str) -> tuple[tuple, dict]:
 
 
 def _plain(value: Any) -> Any:
-    """Arguments of a node without PyTorch's types: dtypes as names ("float", "complex", "int", "bool"); no devices."""
+    """Arguments of a node without PyTorch's types: dtypes as names, "short" of integers below 32 bits; no devices."""
     import torch
 
     if isinstance(value, torch.fx.Node):
@@ -138,6 +138,8 @@ def _plain(value: Any) -> Any:
     if isinstance(value, torch.dtype):
         if value.is_complex:
             return "complex"
+        if value in (torch.uint8, torch.int8, torch.int16):
+            return "short"
         return "float" if value.is_floating_point else "bool" if value == torch.bool else "int"
     if value is None or isinstance(value, bool | int | float | complex | str):
         return value
