@@ -16,11 +16,11 @@ import jax.numpy as jnp
 
 from widelimit._equations import replaced
 
-__all__ = ["amax", "amin", "by_place"]
+__all__ = ["amax", "amin", "by_place", "first_max", "first_min"]
 
 
-def _shared(extremum, place):
-    """The extremum over some axes, kept with size 1, whose gradient is shared evenly by the entries that have it."""
+def _extremum(extremum, derivative):
+    """The extremum over some axes, kept with size 1; derivative: of x, its tangent and the axes."""
 
     @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
     def select(x, axes):
@@ -28,17 +28,34 @@ def _shared(extremum, place):
 
     @select.defjvp
     def _(axes, primals, tangents):
-        value = select(primals[0], axes)
-        last = tuple(range(-len(axes), 0))
-        x, dx = (jnp.moveaxis(a, axes, last).reshape(*value.squeeze(axes).shape, -1) for a in (primals[0], tangents[0]))
-        own = place(x, -1, keepdims=True)
-        same = (x == extremum(x, -1, keepdims=True)) | (jax.lax.broadcasted_iota(own.dtype, x.shape, x.ndim - 1) == own)
-        return value, (jnp.where(same, dx, 0).sum(-1) / same.sum(-1).astype(x.dtype)).reshape(value.shape)
+        return select(primals[0], axes), derivative(primals[0], tangents[0], axes)
 
     return select
 
 
-amax, amin = _shared(jnp.max, jnp.argmax), _shared(jnp.min, jnp.argmin)
+def _shared(extremum, place):
+    """By all entries that have the extremum, evenly."""
+
+    def derivative(x, dx, axes):
+        kept = [1 if a in axes else n for a, n in enumerate(x.shape)]
+        last = tuple(range(-len(axes), 0))
+        sizes = [n for a, n in enumerate(x.shape) if a not in axes]
+        x, dx = (jnp.moveaxis(a, axes, last).reshape(*sizes, -1) for a in (x, dx))
+        own = place(x, -1, keepdims=True)
+        same = (x == extremum(x, -1, keepdims=True)) | (jax.lax.broadcasted_iota(own.dtype, x.shape, x.ndim - 1) == own)
+        return (jnp.where(same, dx, 0).sum(-1) / same.sum(-1).astype(x.dtype)).reshape(kept)
+
+    return derivative
+
+
+def _first(place):
+    """By the first entry that has it; over one axis."""
+    return lambda x, dx, axis: jnp.take_along_axis(dx, place(x, axis, keepdims=True), axis)
+
+
+amax = _extremum(jnp.max, _shared(jnp.max, jnp.argmax))
+amin = _extremum(jnp.min, _shared(jnp.min, jnp.argmin))
+first_max, first_min = _extremum(jnp.max, _first(jnp.argmax)), _extremum(jnp.min, _first(jnp.argmin))
 
 
 def by_place(f: Callable) -> Callable:

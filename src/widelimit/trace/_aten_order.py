@@ -13,22 +13,14 @@ import jax.numpy as jnp
 
 from widelimit._extrema import amax as shared_max
 from widelimit._extrema import amin as shared_min
+from widelimit._extrema import first_max, first_min
 from widelimit.trace._aten import ATEN, aten
 
 __all__ = ["amax", "largest", "ranks"]
 
 
-def _selection(extremum, place):
-    """The extremum over one axis, kept with size 1, whose gradient goes to its first place."""
-
-    @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
-    def select(x, axis):
-        return extremum(x, axis, keepdims=True)
-
-    @select.defjvp
-    def _(axis, primals, tangents):
-        (x,), (dx,) = primals, tangents
-        return select(x, axis), jnp.take_along_axis(dx, place(x, axis, keepdims=True), axis)
+def _selection(select, place):
+    """The extremum over one axis, whose gradient goes to its first place, and that place."""
 
     def both(x, axis, keepdim=False):
         if x.ndim == 0:
@@ -39,7 +31,7 @@ def _selection(extremum, place):
     return both
 
 
-largest, _smallest = _selection(jnp.max, jnp.argmax), _selection(jnp.min, jnp.argmin)
+largest, _smallest = _selection(first_max, jnp.argmax), _selection(first_min, jnp.argmin)
 ATEN |= {"max.dim": largest, "min.dim": _smallest}
 
 

@@ -116,12 +116,15 @@ def _graph(program) -> Graph:
 def _arguments(node, op: str) -> tuple[tuple, dict]:
     """Arguments of a node, with those that PyTorch reads off the type of the data."""
     args, kwargs = _plain(node.args), _plain(node.kwargs)
-    if op.startswith("rms_norm") and kwargs.get("eps", args[3] if len(args) > 3 else None) is None:
+    if not op.startswith("rms_norm"):
+        return args, kwargs
+    eps = kwargs.get("eps", args[3] if len(args) > 3 else None)
+    if eps is None:
         import torch
 
         dtype = node.args[0].meta["val"].dtype
-        kwargs["eps"] = torch.finfo(dtype if dtype == torch.float64 else torch.float32).eps
-    return (args[:3], kwargs) if op.startswith("rms_norm") and "eps" in kwargs else (args, kwargs)
+        eps = torch.finfo(dtype if dtype == torch.float64 else torch.float32).eps
+    return args[:3], {**kwargs, "eps": eps}
 
 
 def _plain(value: Any) -> Any:
